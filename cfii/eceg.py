@@ -1,0 +1,131 @@
+"""Explicit Class Embedding Generator (paper, section 3.1, equations 1-8)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cfii.pixels import Conv1x1, channel_max, require_map, spatial_max, weighted_mean
+
+
+class CSA(nn.Module):
+    r"""Channel Spatial Attention, equations 2-3.
+
+    $$F^* = M_c(F') \otimes F', \qquad F'' = M_s(F^*) \otimes F^*$$
+
+    where
+
+    - $M_c = \sigma(\mathrm{MLP}(\mathrm{mean}_p F') + \mathrm{MLP}(\max_p F'))$ is the channel gate, one MLP of
+      two layers for both; its hidden width is `max(channels // 16, 4)`;
+    - $M_s = \sigma(\mathrm{conv}_{7\times7}[\mathrm{mean}_c F^*; \max_c F^*])$ is the spatial gate.
+
+    Left open by the paper, decided here: both gates follow CBAM (Woo et al. 2018), which it cites, without
+    CBAM's batch norm, which the paper does not mention. The MLP's activation is GELU: with as few as four
+    hidden units, ReLU would often be dead from the start.
+
+    Shapes: features (B, C, H, W) -> channel gate (B, C), spatial gate (B, 1, H, W). The gates are returned
+    rather than $F''$, because ECEG never needs $F''$ itself.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        hidden = max(channels // 16, 4)
+        self.mlp = nn.Sequential(nn.Linear(channels, hidden), nn.GELU(), nn.Linear(hidden, channels))
+        self.conv = nn.Conv2d(2, 1, kernel_size=7, padding=3, bias=False)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        channel_gate = torch.sigmoid(self.mlp(features.mean((2, 3))) + self.mlp(spatial_max(features)))
+        gated = features * channel_gate[:, :, None, None]
+        pooled = torch.cat([gated.mean(1, keepdim=True), channel_max(gated)], 1)
+        return channel_gate, torch.sigmoid(self.conv(pooled))
+
+
+class ECEG(nn.Module):
+    r"""Explicit Class Embedding Generator: one embedding per class from one stage's features.
+
+    $$F' = \phi(F_1) \quad (1) \qquad F'' = \mathrm{CSA}(F') \quad (2, 3) \qquad X = P[F'; F''] \quad (4)$$
+    $$Y = \phi_2(\phi_1(X)) \quad (5) \qquad
+      Z^n = \phi_3[X \otimes g_n; X \otimes (1 - g_n)],\; g_n = \sigma(Y^n) \quad (6) \qquad
+      E^n = \mathrm{mean}_p Z^n_p \quad (7, 8)$$
+
+    where $\phi: C \to \lceil C/2 \rceil$, $P: 2\lceil C/2 \rceil \to C$, $\phi_1: C \to C$, $\phi_2: C \to N$
+    and $\phi_3: 2C \to C$ are 1×1 convolutions without activation, p runs over the pixels and n over the
+    classes.
+
+    Left open by the paper, decided here: $P$ is linear; $\phi_3$ is one for all classes; the pooling is the
+    mean over *all* pixels (it is not normalised by the class's area).
+
+    Computed without the N copies of eq. 6 and without $F''$, $X$ or $\phi_1(X)$. Everything between $F'$ and
+    $E$ except the gates is linear, so it moves past the mean (exact, not an approximation). With
+    $\phi_3 = [W_a, W_b]$, $P = [P_a, P_b]$ and $U = M_s \otimes F'$, for which
+    $X = P_a F' + P_b \mathrm{diag}(M_c)\, U + p$:
+
+    $$Y = A F' + B U + c, \qquad A = \phi_2 \phi_1 P_a,\quad B = \phi_2 \phi_1 P_b\, \mathrm{diag}(M_c)$$
+    $$\overline{g_n X} = P_a\, \overline{g_n F'} + P_b\, \mathrm{diag}(M_c)\, \overline{g_n U} + p\,\bar g_n
+      \qquad E^n = W_a\, \overline{g_n X} + W_b\, (\bar X - \overline{g_n X}) + b$$
+
+    so that a pixel costs 2NC + C²/2 multiply-accumulates instead of 2NC² + NC + 5C²/2.
+
+    Args:
+        channels: C, the width of the features.
+        num_classes: N, background included.
+
+    Shapes:
+        features (B, C, H, W) -> embeddings (B, N, C), class_logits Y (B, N, H, W).
+
+    Raises:
+        ValueError: the features are not (B, C, H, W).
+
+    Source: CFII-Net, section 3.1; the channel split follows GhostNet (Han et al. 2020).
+
+    Example:
+        >>> embeddings, class_logits = ECEG(32, num_classes=9)(torch.randn(2, 32, 56, 56))
+    """
+
+    def __init__(self, channels: int, num_classes: int) -> None:
+        super().__init__()
+        if channels < 1 or num_classes < 1:
+            raise ValueError(f"channels and num_classes: expected at least 1, got {channels} and {num_classes}")
+        half = (channels + 1) // 2
+        self.channels, self.num_classes, self.half = channels, num_classes, half
+        self.phi = Conv1x1(channels, half)
+        self.csa = CSA(half)
+        self.project = Conv1x1(2 * half, channels)
+        self.phi1 = Conv1x1(channels, channels)
+        self.phi2 = Conv1x1(channels, num_classes)
+        self.phi3 = Conv1x1(2 * channels, channels)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        require_map(features, self.channels, "features")
+        f = self.phi(features)  # F'  (B, C/2, H, W)
+        channel_gate, spatial_gate = self.csa(f)
+        u = f * spatial_gate  # U  (B, C/2, H, W)
+        pixels, gated_pixels = f.flatten(2), u.flatten(2)  # (B, C/2, P)
+
+        project_plain, project_gated = self.project.matrix.split(self.half, 1)  # P_a, P_b  (C, C/2)
+        project_gated = project_gated * channel_gate[:, None, :]  # P_b diag(M_c)  (B, C, C/2)
+
+        # Equation 5: the coarse class maps.
+        classify = self.phi2.matrix @ self.phi1.matrix  # (N, C)
+        offset = self.phi2.matrix @ (self.phi1.matrix @ self.project.bias + self.phi1.bias) + self.phi2.bias
+        plain = (classify @ project_plain).expand(len(f), -1, -1)  # A  (B, N, C/2)
+        class_logits = torch.baddbmm(offset[:, None], plain, pixels)
+        class_logits = torch.baddbmm(class_logits, classify @ project_gated, gated_pixels)
+
+        # Equations 6-8: mean(g_n X) and mean(X), from means of F' and U.
+        gates = torch.sigmoid(class_logits)
+        count = pixels.shape[2]
+        mean_plain = weighted_mean(gates, pixels.transpose(1, 2), count)  # (B, N, C/2)
+        mean_gated = weighted_mean(gates, gated_pixels.transpose(1, 2), count)
+        mean_gates = gates.mean(2, keepdim=True)  # (B, N, 1)
+
+        def enhanced(plain: Tensor, gated: Tensor, weight: Tensor | float) -> Tensor:
+            """X's mean from those of F' and U (equation 4, moved past the mean)."""
+            linear = plain @ project_plain.mT + gated @ project_gated.mT
+            return linear + weight * self.project.bias
+
+        inside = enhanced(mean_plain, mean_gated, mean_gates)  # mean(g_n X)  (B, N, C)
+        overall = enhanced(pixels.mean(2)[:, None], gated_pixels.mean(2)[:, None], 1.0)  # mean(X)  (B, 1, C)
+        embeddings = F.linear(torch.cat([inside, overall - inside], 2), self.phi3.matrix, self.phi3.bias)
+        return embeddings, class_logits.unflatten(2, f.shape[2:])

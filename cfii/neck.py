@@ -1,0 +1,178 @@
+"""The neck between an encoder and a decoder (paper, section 3 and figure 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from cfii.eceg import ECEG
+from cfii.interaction import CIT, SIT
+from cfii.iterator import SIT_MIN_STRIDE, InteractiveIterator, require_strides
+from cfii.pixels import require_map
+from cfii.updaters import FEU
+
+
+def half_width(width: int) -> int:
+    """C_i of a stage with `width` channels; the halves of an odd width share the middle channel."""
+    return (width + 1) // 2
+
+
+class CFIINeck(nn.Module):
+    r"""Class-embedding interaction on the features of an encoder, for a decoder.
+
+    $$F_{1,i}, F_{2,i} = \mathrm{chunk}(F_i), \quad E_i = \mathrm{ECEG}_i(F_{1,i}), \quad
+      (F', E') = \mathrm{InteractiveIterator}(F_2, E)$$
+
+    where the stage $F_i$ has $2C_i$ channels and its halves $C_i$. The decoder receives $F'_i$, as in the
+    paper, or $[F_{1,i}; F'_i]$ at the encoder's width (`rejoin`).
+
+    Left open by the paper, decided here: a stage of odd width 2C - 1 gives two halves of C channels that
+    share the middle one; with one class (a single sigmoid channel) there are still N = 2 embeddings, since a
+    softmax over one class says nothing.
+
+    Args:
+        in_channels: the encoder's width at each stage. Like every list here, from shallow to deep.
+        strides: the image's size divided by each stage's.
+        num_classes: the number of classes, background included.
+        stages: indices of the stages that take part; by default all with at least 3 channels (narrower
+            halves would have a single channel, which LayerNorm makes a constant) that are not in `keep`.
+        keep: indices of the stages that pass at full width, such as the raw image in an SMP encoder's list.
+        rejoin: deliver $[F_1; F'_2]$, at the encoder's width, instead of $F'_2$.
+        embeddings: "explicit" (ECEG) or "learned" (one vector a class and stage; Table 4's "initialize").
+        start: "default" (PyTorch's initialisation), or "identity": the neck starts close to handing $F_2$
+            on unchanged, for attaching it to a trained network.
+        update_embeddings, update_features, num_heads, ffn_ratio, sit_min_stride: see `InteractiveIterator`.
+
+    Shapes:
+        features [(B, in_channels[i], H_i, W_i)] -> features [(B, out_channels[i], H_i, W_i)] of all stages,
+        embeddings [(B, N, C_i)] and class_logits [(B, N, H_i, W_i)] of the stages that take part;
+        class_logits is empty with learned embeddings.
+
+    Attributes:
+        out_channels: the widths it delivers. A stage that neither takes part nor is kept is halved as well
+            (plain $F_2$), unless `rejoin`.
+        stages: the indices of the stages that take part.
+
+    Raises:
+        ValueError: an argument or a shape does not fit.
+
+    Source: CFII-Net, section 3.
+    """
+
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        strides: Sequence[int],
+        num_classes: int,
+        *,
+        stages: Sequence[int] | None = None,
+        keep: Sequence[int] = (),
+        rejoin: bool = False,
+        embeddings: Literal["explicit", "learned"] = "explicit",
+        update_embeddings: bool = True,
+        update_features: bool = True,
+        num_heads: int = 1,
+        ffn_ratio: float = 2.0,
+        sit_min_stride: int = SIT_MIN_STRIDE,
+        start: Literal["default", "identity"] = "default",
+    ) -> None:
+        super().__init__()
+        in_channels, strides, keep = list(in_channels), list(strides), list(keep)
+        require_strides(in_channels, strides, "in_channels")
+        if num_classes < 1:
+            raise ValueError(f"num_classes: expected at least 1, got {num_classes}")
+        require_choice("embeddings", embeddings, ("explicit", "learned"))
+        require_choice("start", start, ("default", "identity"))
+        if stages is None:
+            stages = [i for i, width in enumerate(in_channels) if width >= 3 and i not in keep]
+        self.stages = require_stages(stages, in_channels, keep)
+        self.in_channels, self.rejoin, self.keep = in_channels, rejoin, keep
+        self.num_embeddings = max(num_classes, 2)
+        self.out_channels = [
+            width if rejoin or i in keep else half_width(width) for i, width in enumerate(in_channels)
+        ]
+
+        channels = [half_width(in_channels[i]) for i in self.stages]
+        if embeddings == "explicit":
+            self.eceg = nn.ModuleList(ECEG(width, self.num_embeddings) for width in channels)
+            self.learned = None
+        else:
+            self.eceg = None
+            self.learned = nn.ParameterList(torch.randn(self.num_embeddings, width) for width in channels)
+        self.iterator = InteractiveIterator(
+            channels,
+            [strides[i] for i in self.stages],
+            update_embeddings=update_embeddings,
+            update_features=update_features,
+            num_heads=num_heads,
+            ffn_ratio=ffn_ratio,
+            sit_min_stride=sit_min_stride,
+        )
+        if start == "identity":
+            start_as_identity(self.iterator)
+
+    def forward(self, features: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        features = list(features)
+        if len(features) != len(self.in_channels):
+            raise ValueError(f"features: expected {len(self.in_channels)} stages, got {len(features)}")
+        for i, (feature, width) in enumerate(zip(features, self.in_channels, strict=True)):
+            require_map(feature, width, f"features[{i}]")
+
+        # chunk: F2 of every stage is handed on, F1 of the stages that take part becomes embeddings.
+        second = [f if i in self.keep else f[:, -half_width(f.shape[1]) :] for i, f in enumerate(features)]
+        first = [features[i][:, : half_width(self.in_channels[i])] for i in self.stages]
+        embeddings, class_logits = self.embed(first)
+        interacted, embeddings = self.iterator([second[i] for i in self.stages], embeddings)
+
+        out = features if self.rejoin else second
+        for i, new in zip(self.stages, interacted, strict=True):
+            rest = self.in_channels[i] - new.shape[1]  # F1 without the channel that odd halves share
+            out[i] = torch.cat([features[i][:, :rest], new], 1) if self.rejoin else new
+        return out, embeddings, class_logits
+
+    def embed(self, first: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """The class embeddings of the stages that take part, and their class maps."""
+        if self.eceg is None:
+            return [e.expand(len(f), -1, -1) for e, f in zip(self.learned, first, strict=True)], []
+        pairs = [eceg(f) for eceg, f in zip(self.eceg, first, strict=True)]
+        return [embeddings for embeddings, _ in pairs], [class_logits for _, class_logits in pairs]
+
+
+@torch.no_grad()
+def start_as_identity(iterator: InteractiveIterator) -> None:
+    """Let SIT, CIT and FEU hand the features on almost unchanged.
+
+    The last projection of every residual branch and FEU's gate weights start at a tenth of their scale,
+    their biases at 0, FEU's spatial gate (on this stage's map) at sigmoid(5) and its channel gate (on the
+    deeper stage's) at sigmoid(-5). Never at exact zeros: they would cut the gradient to ECEG, CEU and the
+    projections.
+    """
+    damped = []
+    for module in iterator.modules():
+        if isinstance(module, (SIT, CIT)):
+            damped += [(module.out, 0.0), (module.ffn.fc2, 0.0)]
+        elif isinstance(module, FEU):
+            damped += [(module.spatial, 5.0), (module.channel, -5.0)]
+    for projection, bias in damped:
+        projection.weight.mul_(0.1)
+        projection.bias.fill_(bias)
+
+
+def require_choice(name: str, value: object, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name}: expected one of {', '.join(map(repr, choices))}, got {value!r}")
+
+
+def require_stages(stages: Sequence[int], widths: Sequence[int], keep: Sequence[int]) -> list[int]:
+    """The stages that take part, sorted; raise if one does not exist, is kept, or is too narrow."""
+    stages = sorted(set(stages))
+    possible = [i for i, width in enumerate(widths) if width >= 3 and i not in keep]
+    if not stages or not set(stages) <= set(possible):
+        raise ValueError(
+            f"stages: expected at least one of {possible} (of the widths {list(widths)}, those of at least 3 "
+            f"channels that are not passed through), got {stages}"
+        )
+    return stages
