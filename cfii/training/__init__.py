@@ -1,0 +1,1 @@
+"""Training on medical images; needs `pip install cfii[train]`."""

@@ -1,0 +1,231 @@
+"""CFIIWrapper: the neck between any encoder and decoder (paper, figure 2)."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cfii import features, probe
+from cfii.neck import CFIINeck, half_width
+from cfii.pixels import describe
+
+
+class CFIIOutput(NamedTuple):
+    """What a network returns with `return_aux=True`; the lists run shallow to deep over `model.stages`.
+
+    Attributes:
+        logits: (B, num_classes, H, W), at the image's size.
+        embeddings: the interacted class embeddings $E'_i$ (B, N, C_i) of each stage.
+        class_logits: ECEG's class maps $Y_i$ (B, N, H_i, W_i) of each stage (empty with learned embeddings).
+    """
+
+    logits: Tensor
+    embeddings: list[Tensor]
+    class_logits: list[Tensor]
+
+
+class Codec(nn.Module):
+    """An encoder, a neck or none, a decoder and a head, on images of any size.
+
+    `CFIIWrapper` is a codec with CFII's neck; the plain codecs of `create_model(cfii=False)` have none.
+    """
+
+    encoder: nn.Module
+    neck: CFIINeck | None
+    decoder: nn.Module
+    head: nn.Module | None
+
+    def assemble(
+        self,
+        encoder: nn.Module,
+        decoder: nn.Module | Callable[..., nn.Module],
+        num_classes: int,
+        head: nn.Module | None,
+        in_channels: int | None,
+        stages: Sequence[int] | None,
+        pad: bool,
+        neck: dict[str, Any] | None,
+    ) -> None:
+        """Find out what the parts are by a dry run, and build what is missing; `neck=None` builds no neck."""
+        encoder, decoder, head = (uncompiled(part) for part in (encoder, decoder, head))
+        if not isinstance(encoder, nn.Module):
+            raise TypeError(f"encoder: expected a torch.nn.Module, got {describe(encoder)}")
+        if head is not None and not isinstance(head, nn.Module):
+            raise TypeError(f"head: expected a torch.nn.Module or None, got {describe(head)}")
+        if not isinstance(num_classes, int) or num_classes < 1:
+            raise ValueError(f"num_classes: expected a positive integer, got {num_classes!r}")
+        found = probe.probe_encoder(encoder, in_channels)
+
+        built = isinstance(decoder, nn.Module)
+        # The image and empty placeholders pass, and so do stages too narrow to be halved and normalised.
+        keep = [i for i, width in enumerate(found.widths) if width < 3 or i in found.image_stages]
+        widths = [
+            width if built or neck is None or i in keep else half_width(width)
+            for i, width in enumerate(found.widths)
+        ]
+        like_encoder = {"device": probe.device_of(encoder), "dtype": probe.dtype_of(encoder)}
+        if not built:
+            decoder = build_decoder(decoder, widths, found.strides).to(**like_encoder)
+        seen = probe.probe_decoder(decoder, head, encoder, found, widths, built)
+        if head is None and seen.out_channels != num_classes:
+            head = nn.Conv2d(seen.out_channels, num_classes, kernel_size=1).to(**like_encoder)
+        elif seen.out_channels != num_classes:
+            raise ValueError(
+                f"head: expected it to give num_classes = {num_classes} channels, got {seen.out_channels}"
+            )
+
+        self.encoder, self.decoder, self.head = encoder, decoder, head
+        self.neck = None
+        if neck is not None:
+            if stages is None:
+                stages = [i for i in seen.stages_read if i not in keep]
+                if not stages:
+                    raise ValueError(
+                        "decoder: it reads none of the encoder's features, so there is nothing to interact with; "
+                        f"it was given the widths {widths}"
+                    )
+            options = {"start": "identity" if built else "default"} | neck
+            self.neck = CFIINeck(
+                found.widths, found.strides, num_classes, stages=stages, keep=keep, rejoin=built, **options
+            ).to(**like_encoder)
+
+        self.num_classes, self.in_channels, self.pad = num_classes, found.in_channels, pad
+        self.stages = [] if self.neck is None else self.neck.stages
+        self.grid = max(found.strides)
+        self._features_last = found.channels_are_last
+        self._image_stages = found.image_stages
+        self._decoder_last = seen.channels_are_last
+        self._resize = seen.out_size != found.image_size
+
+    def forward(self, images: Tensor, return_aux: bool = False) -> Tensor | CFIIOutput:
+        """Images (B, in_channels, H, W) -> logits (B, num_classes, H, W), or a `CFIIOutput`."""
+        if images.ndim != 4 or images.shape[1] != self.in_channels:
+            raise ValueError(f"images: expected (B, {self.in_channels}, H, W), got {describe(images)}")
+        size = images.shape[2:]
+        x = self.on_grid(images) if self.pad and self.grid > 1 else images
+        maps, extras = features.read(self.encoder(x))
+        if self._features_last:
+            maps = [f if i in self._image_stages else features.channels_first(f) for i, f in enumerate(maps)]
+        embeddings: list[Tensor] = []
+        class_logits: list[Tensor] = []
+        if self.neck is not None:
+            maps, embeddings, class_logits = self.neck(maps)
+        if self._decoder_last:
+            maps = [f if i in self._image_stages else features.channels_last(f) for i, f in enumerate(maps)]
+        logits = self.decoder(maps, *extras)
+        if self.head is not None:
+            logits = self.head(logits)
+        if self._resize or not self.pad:
+            logits = F.interpolate(logits, x.shape[2:], mode="bilinear")
+        logits = logits[..., : size[0], : size[1]]
+        return CFIIOutput(logits, embeddings, class_logits) if return_aux else logits
+
+    def on_grid(self, images: Tensor) -> Tensor:
+        """Zeros at the right and the bottom, up to the next multiple of the largest stride."""
+        height, width = ((self.grid - extent % self.grid) % self.grid for extent in images.shape[2:])
+        return F.pad(images, (0, width, 0, height))
+
+
+class CFIIWrapper(Codec):
+    r"""Attach class-embedding interaction to an encoder and a decoder.
+
+    $$\text{logits} = \text{head}(\text{decoder}(\text{neck}(\text{encoder}(\text{images}))))$$
+
+    Args:
+        encoder: a module that maps images (B, in_channels, H, W) to a list, tuple or dict of feature maps,
+            from shallow to deep, (B, C, H, W) or (B, H, W, C): an SMP encoder, timm's `features_only`, any
+            other. Widths, strides and layout are found by a dry run.
+        decoder: one of two.
+            A **built module**, made for the encoder's own widths, such as a trained one: the neck re-joins
+            $[F_1; F'_2]$ and every stage comes back at its width.
+            A **callable that is not a module instance** (a class, a partial, a lambda): it is called with the
+            list of halved widths, as in the paper (and `strides=`, if it has a parameter of that name), and
+            returns the module.
+            Either is called with one list of maps.
+        num_classes: the number of output channels, background included. One (a sigmoid) is valid.
+        head: what follows the decoder; by default nothing if the decoder gives `num_classes` channels, else
+            a 1×1 convolution.
+        in_channels: of the images; by default the encoder's attribute or its first convolution's.
+        stages: indices of the encoder's stages that take part; by default those that the decoder reads. The
+            raw image in SMP's lists, zero-channel placeholders and stages of fewer than 3 channels never do.
+        pad: pad images to a multiple of the largest stride, at the right and the bottom, and crop the logits.
+        **neck_options: `embeddings`, `update_embeddings`, `update_features`, `num_heads`, `ffn_ratio`,
+            `sit_min_stride` and `start` of `CFIINeck`. `start` is "identity" for a built decoder, which may
+            be trained, and "default" for a callable.
+
+    Shapes:
+        images (B, in_channels, H, W) -> logits (B, num_classes, H, W), at the images' size whatever it is;
+        with `return_aux=True` a `CFIIOutput`.
+
+    Attributes:
+        encoder, neck, decoder, head, stages, num_classes.
+
+    Raises:
+        TypeError, ValueError: the parts do not fit each other; the message names the part and the mend.
+
+    Source: CFII-Net, section 3 and Table 5 ("any codec can be easily integrated").
+
+    Example:
+        >>> import segmentation_models_pytorch as smp
+        >>> model = CFIIWrapper.from_smp(smp.Unet("resnet34", encoder_weights=None, classes=9))
+        >>> logits = model(torch.randn(2, 3, 224, 224))
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        decoder: nn.Module | Callable[..., nn.Module],
+        num_classes: int,
+        head: nn.Module | None = None,
+        *,
+        in_channels: int | None = None,
+        stages: Sequence[int] | None = None,
+        pad: bool = True,
+        **neck_options: Any,
+    ) -> None:
+        super().__init__()
+        self.assemble(encoder, decoder, num_classes, head, in_channels, stages, pad, neck_options)
+
+    @classmethod
+    def from_smp(cls, smp_model: nn.Module, **options: Any) -> CFIIWrapper:
+        """Wrap a segmentation-models-pytorch model; its encoder, decoder and head are shared, not copied.
+
+        Args:
+            smp_model: any SMP architecture, trained or not.
+            **options: `stages`, `pad` and the neck's options.
+        """
+        encoder, decoder, head = features.smp_parts(smp_model)
+        num_classes = [m.out_channels for m in head.modules() if isinstance(m, nn.Conv2d)][-1]
+        return cls(encoder, decoder, num_classes, head, **options)
+
+
+def uncompiled(module: Any) -> Any:
+    """The module inside a `torch.compile` wrapper; compile the whole network afterwards instead."""
+    if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        raise TypeError(
+            f"encoder, decoder and head: expected bare modules, got a {type(module).__name__}; wrap the whole "
+            "network in it afterwards"
+        )
+    return getattr(module, "_orig_mod", module)
+
+
+def build_decoder(factory: object, widths: list[int], strides: list[int]) -> nn.Module:
+    """Call the factory with the widths that the decoder will be given."""
+    forms = (
+        "expected a built torch.nn.Module, or a callable that takes the list of widths (and strides=, if it has "
+        "such a parameter) and returns one"
+    )
+    if not callable(factory):
+        raise TypeError(f"decoder: {forms}; got {describe(factory)}")
+    try:
+        takes_strides = "strides" in inspect.signature(factory).parameters
+    except ValueError:  # a builtin without a signature
+        takes_strides = False
+    decoder = factory(list(widths), strides=list(strides)) if takes_strides else factory(list(widths))
+    if not isinstance(decoder, nn.Module):
+        raise TypeError(f"decoder: {forms}; the callable returned {describe(decoder)}")
+    return decoder

@@ -1,0 +1,155 @@
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from cfii import CFIILoss, CFIIOutput
+
+
+def make(n=4, size=(6, 5), b=3):
+    return torch.randn(b, n, *size), torch.randint(0, n, (b, *size))
+
+
+def reference_dice(probabilities, truth):
+    """Class by class, pixel by pixel, as in TransUNet's code."""
+    losses = []
+    for c in range(truth.shape[1]):
+        p, t = probabilities[:, c], truth[:, c]
+        losses.append(1 - (2 * (p * t).sum() + 1e-5) / ((p * p).sum() + (t * t).sum() + 1e-5))
+    return sum(losses) / len(losses)
+
+
+def test_multiclass():
+    logits, labels = make()
+    terms = CFIILoss(4).terms(logits, labels)
+    one_hot = F.one_hot(labels, 4).movedim(-1, 1).float()
+    torch.testing.assert_close(terms["dice"], reference_dice(logits.softmax(1), one_hot))
+    torch.testing.assert_close(terms["cross_entropy"], F.cross_entropy(logits, labels))
+    assert terms["embedding"] == 0
+    torch.testing.assert_close(CFIILoss(4)(logits, labels), terms["dice"] + terms["cross_entropy"])
+
+
+def test_binary_and_multilabel():
+    logits, labels = make(1)
+    labels = torch.randint(0, 2, labels.shape)
+    terms = CFIILoss(1, mode="binary").terms(logits, labels)
+    truth = labels[:, None].float()
+    torch.testing.assert_close(terms["dice"], reference_dice(logits.sigmoid(), truth))
+    torch.testing.assert_close(terms["cross_entropy"], F.binary_cross_entropy_with_logits(logits, truth))
+    logits, _ = make(4)
+    truth = torch.randint(0, 2, logits.shape)
+    terms = CFIILoss(4, mode="multilabel").terms(logits, truth)
+    torch.testing.assert_close(terms["dice"], reference_dice(logits.sigmoid(), truth.float()))
+    torch.testing.assert_close(terms["cross_entropy"], F.binary_cross_entropy_with_logits(logits, truth.float()))
+
+
+def test_embedding_distance_is_li_2022():
+    embeddings = [torch.randn(3, 4, 8), torch.randn(3, 4, 5)]
+    logits, labels = make()
+    expected = []
+    for e in embeddings:
+        for sample in e:
+            total = sum((a - b).square().sum() for a in sample for b in sample)
+            expected.append(10 * math.log(100 / math.sqrt(total + 1e-6) + 1))
+    output = CFIIOutput(logits, embeddings, [])
+    terms = CFIILoss(4).terms(output, labels)
+    assert terms["embedding"].item() == pytest.approx(sum(expected) / len(expected), rel=1e-5)
+    total = terms["dice"] + terms["cross_entropy"]
+    torch.testing.assert_close(CFIILoss(4)(output, labels), total + 0.3 * terms["embedding"])
+    torch.testing.assert_close(CFIILoss(4, lambda_eu=0)(output, labels), total)
+
+
+def test_equal_embeddings_have_finite_gradients():
+    e = torch.ones(2, 4, 8, requires_grad=True)
+    logits, labels = make(b=2)
+    CFIILoss(4)(CFIIOutput(logits, [e], []), labels).backward()
+    assert e.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("ignored", [255, -100, 0, 3])
+def test_ignored_pixels_do_not_count(ignored):
+    logits, labels = make()
+    mask = torch.rand(labels.shape) < 0.3
+    loss = CFIILoss(4, ignore_index=ignored)
+    labels = labels.where(labels != ignored, 1)
+    expected = loss(logits, labels.where(~mask, ignored))
+    logits = logits + 10 * torch.randn_like(logits) * mask[:, None]  # whatever is predicted there
+    torch.testing.assert_close(loss(logits, labels.where(~mask, ignored)), expected)
+    kept = loss.terms(logits, labels.where(~mask, ignored))["cross_entropy"]
+    torch.testing.assert_close(kept, F.cross_entropy(logits, labels.where(~mask, ignored), ignore_index=ignored))
+
+
+@pytest.mark.parametrize(("mode", "n"), [("multiclass", 4), ("binary", 1), ("multilabel", 4)])
+def test_all_ignored_is_zero_with_zero_gradients(mode, n):
+    logits = torch.randn(2, n, 5, 5, requires_grad=True)
+    target = torch.full((2, 4, 5, 5) if mode == "multilabel" else (2, 5, 5), 255)
+    terms = CFIILoss(n, mode=mode, ignore_index=255).terms(logits, target)
+    assert terms["dice"] == 0 and terms["cross_entropy"] == 0
+    sum(terms.values()).backward()
+    assert (logits.grad == 0).all()
+
+
+def test_class_weights():
+    logits, labels = make()
+    weights = torch.tensor([0.1, 1.0, 2.0, 0.0])
+    terms = CFIILoss(4, class_weights=weights).terms(logits, labels)
+    torch.testing.assert_close(terms["cross_entropy"], F.cross_entropy(logits, labels, weight=weights))
+    equal = CFIILoss(4, class_weights=[2, 2, 2, 2])(logits, labels)
+    torch.testing.assert_close(equal, CFIILoss(4)(logits, labels))
+    only = CFIILoss(4, class_weights=[0, 1, 0, 0], ignore_index=255).terms(logits, torch.zeros_like(labels))
+    assert only["cross_entropy"] == 0  # no pixel of a class that counts
+
+
+def test_target_forms():
+    logits, labels = make()
+    expected = CFIILoss(4)(logits, labels)
+    for target in (labels[:, None], labels.float(), labels.to(torch.uint8), labels[:, None].double()):
+        torch.testing.assert_close(CFIILoss(4)(logits, target), expected)
+
+
+def test_float32_inside_autocast():
+    logits = torch.zeros(1, 2, 512, 512, dtype=torch.float16)
+    labels = torch.zeros(1, 512, 512, dtype=torch.long)
+    embeddings = [1000 * torch.randn(1, 2, 64, dtype=torch.float16)]
+    with torch.autocast("cpu", torch.float16):
+        terms = CFIILoss(2).terms(CFIIOutput(logits, embeddings, []), labels)
+    assert {x.dtype for x in terms.values()} == {torch.float32}
+    assert all(x.isfinite() for x in terms.values())
+    assert terms["cross_entropy"].item() == pytest.approx(math.log(2), rel=1e-6)
+
+
+def test_wrong_labels_are_shown():
+    logits, labels = make()
+    labels[0, 0, :2] = torch.tensor([7, -1])
+    with pytest.raises(ValueError, match=r"labels 0 … 3 in 'multiclass' mode, got also -1, 7"):
+        CFIILoss(4)(logits, labels)
+    with pytest.raises(ValueError, match=r"or ignore_index = 7, got also -1"):
+        CFIILoss(4, ignore_index=7)(logits, labels)
+    with pytest.raises(ValueError, match="0 … 1 in 'binary' mode, got also 255"):
+        CFIILoss(1, mode="binary")(torch.randn(1, 1, 4, 4), torch.full((1, 4, 4), 255))
+    with pytest.raises(ValueError, match="whole numbers"):
+        CFIILoss(4)(logits, labels + 0.5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_classes": 4, "mode": "multi"}, "mode: expected one of 'multiclass', 'binary', 'multilabel'"),
+        ({"num_classes": 2, "mode": "binary"}, "num_classes and mode"),
+        ({"num_classes": 1}, "num_classes and mode"),
+        ({"num_classes": 4, "class_weights": [1, 2]}, "class_weights: expected 4 weights"),
+        ({"num_classes": 4, "lambda_eu": -1}, "lambda_eu"),
+    ],
+)
+def test_wrong_options_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        CFIILoss(**options)
+
+
+def test_wrong_shapes_are_named():
+    logits, labels = make()
+    with pytest.raises(ValueError, match=r"target: expected labels of shape \(3, 6, 5\) or \(3, 1, 6, 5\)"):
+        CFIILoss(4)(logits, labels[:, :5])
+    with pytest.raises(ValueError, match=r"output: expected logits \(B, 4, H, W\)"):
+        CFIILoss(4)(logits[:, :3], labels)
