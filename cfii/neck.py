@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from cfii.eceg import ECEG
 from cfii.interaction import CIT, SIT
 from cfii.iterator import SIT_MIN_STRIDE, InteractiveIterator, require_strides
-from cfii.pixels import require_map
+from cfii.pixels import Conv1x1, require_map
 from cfii.updaters import FEU
 
 
@@ -42,8 +42,8 @@ class CFIINeck(nn.Module):
         keep: indices of the stages that pass at full width, such as the raw image in an SMP encoder's list.
         rejoin: deliver $[F_1; F'_2]$, at the encoder's width, instead of $F'_2$.
         embeddings: "explicit" (ECEG) or "learned" (one vector a class and stage; Table 4's "initialize").
-        start: "default" (PyTorch's initialisation), or "identity": the neck starts close to handing $F_2$
-            on unchanged, for attaching it to a trained network.
+        start: "default" (see `initialise`), or "identity": the neck starts close to handing $F_2$ on
+            unchanged, for attaching it to a trained network.
         update_embeddings, update_features, num_heads, ffn_ratio, sit_min_stride: see `InteractiveIterator`.
 
     Shapes:
@@ -111,6 +111,7 @@ class CFIINeck(nn.Module):
             ffn_ratio=ffn_ratio,
             sit_min_stride=sit_min_stride,
         )
+        initialise(self)
         if start == "identity":
             start_as_identity(self.iterator)
 
@@ -141,14 +142,29 @@ class CFIINeck(nn.Module):
         return [embeddings for embeddings, _ in pairs], [class_logits for _, class_logits in pairs]
 
 
+def initialise(neck: CFIINeck) -> None:
+    """Xavier's uniform weights and zero biases for every linear map, as in Mask2Former.
+
+    Four linear maps without a norm lie between a feature and its class map (eq. 1-5). PyTorch's default
+    shrinks each to a third of its variance: the gates then start within a few hundredths of 1/2 in every class,
+    and all class embeddings start equal.
+    """
+    for module in neck.modules():
+        if isinstance(module, (nn.Linear, Conv1x1)):
+            nn.init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
 @torch.no_grad()
 def start_as_identity(iterator: InteractiveIterator) -> None:
     """Let SIT, CIT and FEU hand the features on almost unchanged.
 
-    The last projection of every residual branch and FEU's gate weights start at a tenth of their scale,
+    The last projection of every residual branch and FEU's gate weights start at a hundredth of their scale,
     their biases at 0, FEU's spatial gate (on this stage's map) at sigmoid(5) and its channel gate (on the
     deeper stage's) at sigmoid(-5). Never at exact zeros: they would cut the gradient to ECEG, CEU and the
-    projections.
+    projections. A hundredth, not a tenth, because a normalised branch adds the same to small features as to
+    large ones: encoders whose features have a standard deviation of 0.05 are common.
     """
     damped = []
     for module in iterator.modules():
@@ -157,7 +173,7 @@ def start_as_identity(iterator: InteractiveIterator) -> None:
         elif isinstance(module, FEU):
             damped += [(module.spatial, 5.0), (module.channel, -5.0)]
     for projection, bias in damped:
-        projection.weight.mul_(0.1)
+        projection.weight.mul_(0.01)
         projection.bias.fill_(bias)
 
 
