@@ -70,7 +70,7 @@ def saved_bytes(forward: Callable[[], object], parameters: list[torch.Tensor]) -
 def multiply_accumulates(model: torch.nn.Module, *inputs: torch.Tensor) -> int:
     """Of one forward, on the meta device (where attention is counted as the matrix products it is)."""
     model = model.to("meta").eval()
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    with FlopCounterMode(display=False) as counter:
         model(*(x.to("meta") for x in inputs))
     return counter.get_total_flops() // 2
 

@@ -109,7 +109,7 @@ class ECEG(nn.Module):
         # Equation 5: the coarse class maps.
         classify = self.phi2.matrix @ self.phi1.matrix  # (N, C)
         offset = self.phi2.matrix @ (self.phi1.matrix @ self.project.bias + self.phi1.bias) + self.phi2.bias
-        plain = (classify @ project_plain).expand(len(f), -1, -1)  # A  (B, N, C/2)
+        plain = (classify @ project_plain).expand(f.shape[0], -1, -1)  # A  (B, N, C/2)
         class_logits = torch.baddbmm(offset[:, None], plain, pixels)
         class_logits = torch.baddbmm(class_logits, classify @ project_gated, gated_pixels)
 

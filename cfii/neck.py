@@ -137,7 +137,7 @@ class CFIINeck(nn.Module):
     def embed(self, first: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """The class embeddings of the stages that take part, and their class maps."""
         if self.eceg is None:
-            return [e.expand(len(f), -1, -1) for e, f in zip(self.learned, first, strict=True)], []
+            return [e.expand(f.shape[0], -1, -1) for e, f in zip(self.learned, first, strict=True)], []
         pairs = [eceg(f) for eceg, f in zip(self.eceg, first, strict=True)]
         return [embeddings for embeddings, _ in pairs], [class_logits for _, class_logits in pairs]
 

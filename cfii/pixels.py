@@ -37,12 +37,16 @@ def linear_map(x: Tensor, matrix: Tensor, bias: Tensor | None = None) -> Tensor:
     """`matrix` (D, C) applied to the channels of every pixel: (B, C, H, W) -> (B, D, H, W)."""
     if is_channels_last(x):
         return F.linear(x.permute(0, 2, 3, 1), matrix, bias).permute(0, 3, 1, 2)
-    pixels, matrices = x.flatten(2), matrix.expand(len(x), -1, -1)  # (B, C, HW), (B, D, C)
+    pixels, matrices = x.flatten(2), matrix.expand(x.shape[0], -1, -1)  # (B, C, HW), (B, D, C)
     y = torch.bmm(matrices, pixels) if bias is None else torch.baddbmm(bias[:, None], matrices, pixels)
     return y.unflatten(2, x.shape[2:])
 
 
 def is_channels_last(x: Tensor) -> bool:
+    # Not asked while compiling: the compiler chooses layouts itself, and the answer would tie an exported
+    # program to the sizes of its example.
+    if torch.compiler.is_compiling():
+        return False
     return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
 
@@ -72,8 +76,8 @@ def weighted_mean(weights: Tensor, values: Tensor, total: Tensor | float) -> Ten
 
 
 def full_precision(device: torch.device) -> contextlib.AbstractContextManager:
-    """Autocast off; nothing on a device that has no autocast (meta)."""
-    if torch.amp.autocast_mode.is_autocast_available(device.type):
+    """Autocast off; nothing on a device without autocast (meta)."""
+    if device.type in ("cpu", "cuda", "xpu"):
         return torch.autocast(device.type, enabled=False)
     return contextlib.nullcontext()
 

@@ -105,8 +105,11 @@ class Codec(nn.Module):
         """Images (B, in_channels, H, W) -> logits (B, num_classes, H, W), or a `CFIIOutput`."""
         if images.ndim != 4 or images.shape[1] != self.in_channels:
             raise ValueError(f"images: expected (B, {self.in_channels}, H, W), got {describe(images)}")
-        size = images.shape[2:]
-        x = self.on_grid(images) if self.pad and self.grid > 1 else images
+        # Padding by 0 and cropping by 0 stay in, and F.pad crops too: a condition, or a slice (contiguous for
+        # some sizes only), would tie an exported program to the sizes of its example.
+        missing = [(self.grid - extent % self.grid) % self.grid for extent in images.shape[2:]]
+        padded = self.pad and self.grid > 1
+        x = F.pad(images, (0, missing[1], 0, missing[0])) if padded else images
         maps, extras = features.read(self.encoder(x))
         if self._features_last:
             maps = [f if i in self._image_stages else features.channels_first(f) for i, f in enumerate(maps)]
@@ -121,13 +124,9 @@ class Codec(nn.Module):
             logits = self.head(logits)
         if self._resize or not self.pad:
             logits = F.interpolate(logits, x.shape[2:], mode="bilinear")
-        logits = logits[..., : size[0], : size[1]]
+        if padded:
+            logits = F.pad(logits, (0, -missing[1], 0, -missing[0]))
         return CFIIOutput(logits, embeddings, class_logits) if return_aux else logits
-
-    def on_grid(self, images: Tensor) -> Tensor:
-        """Zeros at the right and the bottom, up to the next multiple of the largest stride."""
-        height, width = ((self.grid - extent % self.grid) % self.grid for extent in images.shape[2:])
-        return F.pad(images, (0, width, 0, height))
 
 
 class CFIIWrapper(Codec):

@@ -19,6 +19,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import torch
+from matplotlib.patches import Patch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -28,6 +29,7 @@ from cfii import CFIILoss, create_model
 from cfii.training.folder import Folder, FolderError
 from cfii.training.phantom import CLASSES, Phantom
 
+WIDTHS = (32, 64, 128, 128)  # of the encoder's stages, at strides 1, 2, 4, 8
 console = Console()
 
 
@@ -52,7 +54,8 @@ def load(options: argparse.Namespace) -> tuple[Dataset, Dataset, list[str]]:
 
 def fit(models: dict[str, torch.nn.Module], data: Dataset, num_classes: int, options: argparse.Namespace) -> None:
     """The same batches for every model, one optimiser each."""
-    criterion = CFIILoss(num_classes)
+    # Without L_EU, as its source (Li et al. 2022) switches it on after 20 epochs only; this run is shorter.
+    criterion = CFIILoss(num_classes, lambda_eu=0)
     optimizers = {name: torch.optim.Adam(model.parameters(), lr=2e-3) for name, model in models.items()}
     schedules = [torch.optim.lr_scheduler.CosineAnnealingLR(o, options.steps) for o in optimizers.values()]
     order = torch.Generator().manual_seed(options.seed)
@@ -72,11 +75,10 @@ def fit(models: dict[str, torch.nn.Module], data: Dataset, num_classes: int, opt
             losses = []
             for name, model in models.items():
                 optimizers[name].zero_grad()
-                terms = criterion.terms(model.train()(images, return_aux=True), labels)
-                mask_loss = terms["dice"] + terms["cross_entropy"]
-                (mask_loss + criterion.lambda_eu * terms["embedding"]).backward()
+                loss = criterion(model.train()(images, return_aux=True), labels)
+                loss.backward()
                 optimizers[name].step()
-                losses.append(f"{name} {mask_loss.item():.2f}")
+                losses.append(f"{name} {loss.item():.2f}")
             for schedule in schedules:
                 schedule.step()
             bar.update(task, advance=1, description="Dice + CE: " + ", ".join(losses))
@@ -143,11 +145,17 @@ def picture(
             axes[r, column].imshow(gates[stage][r, label], cmap="viridis", vmin=0, vmax=1)
             stride = cfii.neck.iterator.strides[stage]
             axes[r, column].set_title(f"gate: {names[label]}\nstage {stage + 1}, stride {stride}", fontsize=8)
+    axes[-1, -1].text(
+        0.5, -0.08, "gates: dark 0, bright 1", ha="center", transform=axes[-1, -1].transAxes, fontsize=8
+    )
     for axis, title in zip(axes[0], titles, strict=False):
         axis.set_title(title, fontsize=9)
     for axis in axes.flat:
         axis.set_axis_off()
-    figure.tight_layout()
+    palette = plt.get_cmap(colours["cmap"])
+    patches = [Patch(color=palette(label / colours["vmax"]), label=name) for label, name in enumerate(names)]
+    figure.legend(handles=patches, loc="lower center", ncols=min(len(names), 9), fontsize=8, frameon=False)
+    figure.tight_layout(rect=(0, 0.2 / len(rows), 1, 1))
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=110)
     plt.close(figure)
@@ -157,8 +165,8 @@ def picture(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, help="a folder of images and masks; without it, a phantom")
-    parser.add_argument("--steps", type=int, default=150)
-    parser.add_argument("--size", type=int, default=96, help="images are resized to size x size")
+    parser.add_argument("--steps", type=int, default=250)
+    parser.add_argument("--size", type=int, default=64, help="images are resized to size x size")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("quickstart.png"), help="the picture")
@@ -172,7 +180,7 @@ def main() -> None:
     images, labels = (torch.stack(x) for x in zip(*held_back, strict=True))
 
     torch.manual_seed(options.seed)
-    network = {"num_classes": len(names), "in_channels": images.shape[1], "widths": (16, 32, 64, 128, 128)}
+    network = {"num_classes": len(names), "in_channels": images.shape[1], "widths": WIDTHS}
     models = {
         "plain": create_model("resunet", cfii=False, **network),
         "CFII": create_model("resunet", **network),
