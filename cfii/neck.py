@@ -89,6 +89,7 @@ class CFIINeck(nn.Module):
         if stages is None:
             stages = [i for i, width in enumerate(in_channels) if width >= 3 and i not in keep]
         self.stages = require_stages(stages, in_channels, keep)
+        self.takes_part = [i in self.stages for i in range(len(in_channels))]
         self.in_channels, self.rejoin, self.keep = in_channels, rejoin, keep
         self.num_embeddings = max(num_classes, 2)
         self.out_channels = [
@@ -128,10 +129,14 @@ class CFIINeck(nn.Module):
         embeddings, class_logits = self.embed(first)
         interacted, embeddings = self.iterator([second[i] for i in self.stages], embeddings)
 
-        out = features if self.rejoin else second
-        for i, new in zip(self.stages, interacted, strict=True):
-            rest = self.in_channels[i] - new.shape[1]  # F1 without the channel that odd halves share
-            out[i] = torch.cat([features[i][:, :rest], new], 1) if self.rejoin else new
+        out, remaining = [], list(interacted)
+        for feature, half, takes_part in zip(features, second, self.takes_part, strict=True):
+            if takes_part:
+                half = remaining.pop(0)
+            if takes_part and self.rejoin:
+                rest = feature.shape[1] - half.shape[1]  # F1 without the channel that odd halves share
+                feature = torch.cat([feature[:, :rest], half], 1)
+            out.append(feature if self.rejoin else half)
         return out, embeddings, class_logits
 
     def embed(self, first: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
