@@ -114,7 +114,7 @@ class CFIILoss(nn.Module):
                 truth = labels.to(logits.dtype)
                 valid_maps = valid
             return {
-                "dice": self.dice(probabilities * valid_maps, truth * valid_maps),
+                "dice": self.dice(probabilities.where(valid_maps, 0), truth.where(valid_maps, 0)),
                 "cross_entropy": self.cross_entropy(logits, truth, valid),
                 "embedding": embedding_loss(embeddings) if embeddings else logits.new_zeros(()),
             }
@@ -172,7 +172,7 @@ class CFIILoss(nn.Module):
                 weight = weight * self.class_weights[:, None, None]
             loss = loss * weight
         total = (weight * valid).sum()
-        return (loss * valid).sum() / total.where(total > 0, 1)
+        return loss.where(valid, 0).sum() / total.where(total > 0, 1)
 
 
 def embedding_loss(embeddings: Sequence[Tensor]) -> Tensor:

@@ -161,7 +161,7 @@ def run_decoder(
         with torch.inference_mode(False), torch.enable_grad():
             maps = [x.requires_grad_() for x in leaves]
             if channels_are_last:
-                maps = [features.channels_last(x) for x in maps]
+                maps = [x if i in report.image_stages else features.channels_last(x) for i, x in enumerate(maps)]
             y = decode(maps, *run.extras)
             if not isinstance(y, Tensor) or y.ndim != 4:
                 raise TypeError(f"expected it to return one map (B, C, H, W), got {features.describe(y)}")

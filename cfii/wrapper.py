@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -88,9 +89,15 @@ class Codec(nn.Module):
                         "decoder: it reads none of the encoder's features, so there is nothing to interact with; "
                         f"it was given the widths {widths}"
                     )
-            options = {"start": "identity" if built else "default"} | neck
+            start = neck.get("start") or ("identity" if built else "default")
             self.neck = CFIINeck(
-                found.widths, found.strides, num_classes, stages=stages, keep=keep, rejoin=built, **options
+                found.widths,
+                found.strides,
+                num_classes,
+                stages=stages,
+                keep=keep,
+                rejoin=built,
+                **neck | {"start": start},
             ).to(**like_encoder)
 
         self.num_classes, self.in_channels, self.pad = num_classes, found.in_channels, pad
@@ -122,7 +129,10 @@ class Codec(nn.Module):
         logits = self.decoder(maps, *extras)
         if self.head is not None:
             logits = self.head(logits)
-        if self._resize or not self.pad:
+        resize = self._resize or not self.pad
+        if not torch.compiler.is_compiling():
+            resize = logits.shape[2:] != x.shape[2:]
+        if resize:
             logits = F.interpolate(logits, x.shape[2:], mode="bilinear")
         if padded:
             logits = F.pad(logits, (0, -missing[1], 0, -missing[0]))
@@ -152,9 +162,10 @@ class CFIIWrapper(Codec):
         stages: indices of the encoder's stages that take part; by default those that the decoder reads. The
             raw image in SMP's lists, zero-channel placeholders and stages of fewer than 3 channels never do.
         pad: pad images to a multiple of the largest stride, at the right and the bottom, and crop the logits.
-        **neck_options: `embeddings`, `update_embeddings`, `update_features`, `num_heads`, `ffn_ratio`,
-            `sit_min_stride` and `start` of `CFIINeck`. `start` is "identity" for a built decoder, which may
-            be trained, and "default" for a callable.
+        start: how the neck starts, see `CFIINeck`; by default "identity" for a built decoder, which may be
+            trained, and "default" for a callable.
+        **neck_options: `embeddings`, `update_embeddings`, `update_features`, `num_heads`, `ffn_ratio` and
+            `sit_min_stride` of `CFIINeck`.
 
     Shapes:
         images (B, in_channels, H, W) -> logits (B, num_classes, H, W), at the images' size whatever it is;
@@ -184,9 +195,11 @@ class CFIIWrapper(Codec):
         in_channels: int | None = None,
         stages: Sequence[int] | None = None,
         pad: bool = True,
+        start: Literal["default", "identity"] | None = None,
         **neck_options: Any,
     ) -> None:
         super().__init__()
+        neck_options["start"] = start
         self.assemble(encoder, decoder, num_classes, head, in_channels, stages, pad, neck_options)
 
     @classmethod

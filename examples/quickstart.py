@@ -179,14 +179,11 @@ def main() -> None:
         sys.exit(2)
     images, labels = (torch.stack(x) for x in zip(*held_back, strict=True))
 
-    torch.manual_seed(options.seed)
-    network = {"num_classes": len(names), "in_channels": images.shape[1], "widths": WIDTHS}
-    models = {
-        "plain": create_model("resunet", cfii=False, **network),
-        "CFII": create_model("resunet", **network),
-    }
-    for name, model in models.items():
-        millions = sum(p.numel() for p in model.parameters()) / 1e6
+    models = {}
+    for name in ("plain", "CFII"):
+        torch.manual_seed(options.seed)  # the same encoder in both
+        models[name] = create_model("resunet", len(names), images.shape[1], cfii=name == "CFII", widths=WIDTHS)
+        millions = sum(p.numel() for p in models[name].parameters()) / 1e6
         say(f"{name}: {millions:.2f} M parameters")
     fit(models, train, len(names), options)
     predictions = {name: predict(model, images) for name, model in models.items()}

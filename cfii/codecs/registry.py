@@ -25,16 +25,8 @@ def resunet(in_channels: int = 3, widths: Sequence[int] = WIDTHS) -> tuple[nn.Mo
 BUILDERS: dict[str, Builder] = {"resunet": resunet}
 
 # What a user may set of the neck; the rest follows from the codec.
-NECK_OPTIONS = (
-    "embeddings",
-    "update_embeddings",
-    "update_features",
-    "num_heads",
-    "ffn_ratio",
-    "sit_min_stride",
-    "start",
-)
-assert set(NECK_OPTIONS) <= set(inspect.signature(CFIINeck).parameters)
+FOLLOWS = ("in_channels", "strides", "num_classes", "stages", "keep", "rejoin")
+NECK_OPTIONS = [option for option in inspect.signature(CFIINeck).parameters if option not in FOLLOWS]
 
 
 class CFIIModel(Codec, PyTorchModelHubMixin):
