@@ -75,6 +75,11 @@ def multiply_accumulates(model: torch.nn.Module, *inputs: torch.Tensor) -> int:
     return counter.get_total_flops() // 2
 
 
+def millions(module: torch.nn.Module) -> float:
+    """Parameters in millions: weights and affine terms, no buffers."""
+    return sum(p.numel() for p in module.parameters()) / 1e6
+
+
 def machine(device: str) -> dict[str, object]:
     cpu = platform.processor() or platform.machine()
     if Path("/proc/cpuinfo").exists():

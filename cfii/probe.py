@@ -171,6 +171,37 @@ def run_decoder(
     return DecoderReport(sorted(read), y.shape[1], tuple(y.shape[2:]), channels_are_last)
 
 
+def find_grid(
+    decoder: nn.Module, head: nn.Module | None, report: EncoderReport, widths: Sequence[int], last: bool
+) -> int:
+    """The number of which image sizes must be multiples: the largest stride, or twice or four times that.
+
+    A decoder may halve the deepest map once more (DPT does), which not every size that the encoder takes allows.
+    It is tried on maps of odd extents. Where no multiple works on the meta device, the largest stride it is.
+    """
+    largest = max(report.strides)
+    decode = dry_runs(decoder, real=False)[-1]
+    finish = None if head is None else dry_runs(head, real=False)[-1]
+    for factor in (1, 2, 4):
+        size = [7 * factor * largest, 5 * factor * largest]
+        maps = []
+        for i, (width, stride) in enumerate(zip(widths, report.strides, strict=True)):
+            x = torch.empty(
+                2, width, *(extent // stride for extent in size), device="meta", dtype=dtype_of(decoder)
+            )
+            maps.append(features.channels_last(x) if last and i not in report.image_stages else x)
+        extras = torch.utils._pytree.tree_map_only(Tensor, lambda x: x.to("meta"), report.runs[-1].extras)
+        try:
+            with torch.no_grad():
+                y = decode(maps, *extras)
+                if finish is not None:
+                    finish(y)
+        except Exception:  # a module may raise anything; the next factor may do
+            continue
+        return factor * largest
+    return largest
+
+
 def dry_runs(module: nn.Module, real: bool) -> list[Callable]:
     """Calls of the module: in train and in eval mode on the meta device, or one for real."""
     if real:

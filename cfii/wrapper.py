@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -27,6 +28,18 @@ class CFIIOutput(NamedTuple):
     logits: Tensor
     embeddings: list[Tensor]
     class_logits: list[Tensor]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the dry run found out about the parts that `forward` must know."""
+
+    in_channels: int
+    grid: int  # images are padded to a multiple of it
+    image_stages: list[int]  # stages that are the image itself, always (B, C, H, W)
+    features_last: bool  # the encoder returns (B, H, W, C)
+    decoder_last: bool  # the decoder wants (B, H, W, C)
+    resize: bool  # the decoder's output has another size than the image
 
 
 class Codec(nn.Module):
@@ -79,8 +92,6 @@ class Codec(nn.Module):
                 f"head: expected it to give num_classes = {num_classes} channels, got {seen.out_channels}"
             )
 
-        self.encoder, self.decoder, self.head = encoder, decoder, head
-        self.neck = None
         if neck is not None:
             if stages is None:
                 stages = [i for i in seen.stages_read if i not in keep]
@@ -90,7 +101,7 @@ class Codec(nn.Module):
                         f"it was given the widths {widths}"
                     )
             start = neck.get("start") or ("identity" if built else "default")
-            self.neck = CFIINeck(
+            neck = CFIINeck(
                 found.widths,
                 found.strides,
                 num_classes,
@@ -99,37 +110,113 @@ class Codec(nn.Module):
                 rejoin=built,
                 **neck | {"start": start},
             ).to(**like_encoder)
+        layout = Layout(
+            in_channels=found.in_channels,
+            grid=probe.find_grid(decoder, head, found, widths, seen.channels_are_last),
+            image_stages=found.image_stages,
+            features_last=found.channels_are_last,
+            decoder_last=seen.channels_are_last,
+            resize=seen.out_size != found.image_size,
+        )
+        self.connect(encoder, neck, decoder, head, num_classes, layout, pad)
 
-        self.num_classes, self.in_channels, self.pad = num_classes, found.in_channels, pad
-        self.stages = [] if self.neck is None else self.neck.stages
-        self.grid = max(found.strides)
-        self._features_last = found.channels_are_last
-        self._image_stages = found.image_stages
-        self._decoder_last = seen.channels_are_last
-        self._resize = seen.out_size != found.image_size
+    def connect(
+        self,
+        encoder: nn.Module,
+        neck: CFIINeck | None,
+        decoder: nn.Module,
+        head: nn.Module | None,
+        num_classes: int,
+        layout: Layout,
+        pad: bool,
+    ) -> None:
+        self.encoder, self.neck, self.decoder, self.head = encoder, neck, decoder, head
+        self.num_classes, self.layout, self.pad = num_classes, layout, pad
+        self.encoder_is_frozen = False
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of the images."""
+        return self.layout.in_channels
+
+    @property
+    def stages(self) -> list[int]:
+        """Indices of the encoder's stages that take part in the interaction; empty without a neck."""
+        return [] if self.neck is None else self.neck.stages
+
+    def plain(self) -> Codec:
+        """The same encoder, decoder and head without the neck, their modules shared.
+
+        Raises:
+            ValueError: the decoder was built for half the encoder's widths and cannot take all of them.
+        """
+        if self.neck is not None and not self.neck.rejoin:
+            raise ValueError(
+                "plain: the decoder was built for half the encoder's widths, so it cannot follow the encoder "
+                "without the neck; build the plain network anew, with create_model(..., cfii=False) or a decoder "
+                "for the encoder's own widths"
+            )
+        plain = Codec()
+        plain.connect(self.encoder, None, self.decoder, self.head, self.num_classes, self.layout, self.pad)
+        plain.encoder_is_frozen = self.encoder_is_frozen
+        plain.training = self.training
+        return plain
+
+    def freeze_encoder(self) -> None:
+        """Fix the encoder: no gradients, and eval mode (batch statistics, dropout), also through `.train()`."""
+        self.encoder_is_frozen = True
+        self.encoder.requires_grad_(False).eval()
+
+    def unfreeze_encoder(self) -> None:
+        """Train the encoder again, all its parameters."""
+        self.encoder_is_frozen = False
+        self.encoder.requires_grad_(True).train(self.training)
+
+    def train(self, mode: bool = True) -> Codec:
+        """As in PyTorch, but a frozen encoder stays in eval mode."""
+        super().train(mode)
+        if self.encoder_is_frozen:
+            self.encoder.eval()
+        return self
+
+    def parameter_groups(self, lr: float, encoder_lr: float) -> list[dict[str, Any]]:
+        """For an optimiser: what trains of the encoder at `encoder_lr`, and of all the rest at `lr`.
+
+        Example:
+            >>> optimizer = torch.optim.AdamW(model.parameter_groups(lr=1e-3, encoder_lr=1e-4))
+        """
+        encoder = [p for p in self.encoder.parameters() if p.requires_grad]
+        known = {id(p) for p in self.encoder.parameters()}
+        rest = [p for p in self.parameters() if p.requires_grad and id(p) not in known]
+        groups = [
+            {"name": "rest", "params": rest, "lr": lr},
+            {"name": "encoder", "params": encoder, "lr": encoder_lr},
+        ]
+        return [group for group in groups if group["params"]]
 
     def forward(self, images: Tensor, return_aux: bool = False) -> Tensor | CFIIOutput:
         """Images (B, in_channels, H, W) -> logits (B, num_classes, H, W), or a `CFIIOutput`."""
+        layout = self.layout
         if images.ndim != 4 or images.shape[1] != self.in_channels:
             raise ValueError(f"images: expected (B, {self.in_channels}, H, W), got {describe(images)}")
         # Padding by 0 and cropping by 0 stay in, and F.pad crops too: a condition, or a slice (contiguous for
         # some sizes only), would tie an exported program to the sizes of its example.
-        missing = [(self.grid - extent % self.grid) % self.grid for extent in images.shape[2:]]
-        padded = self.pad and self.grid > 1
+        missing = [(layout.grid - extent % layout.grid) % layout.grid for extent in images.shape[2:]]
+        padded = self.pad and layout.grid > 1
         x = F.pad(images, (0, missing[1], 0, missing[0])) if padded else images
         maps, extras = features.read(self.encoder(x))
-        if self._features_last:
-            maps = [f if i in self._image_stages else features.channels_first(f) for i, f in enumerate(maps)]
+        if layout.features_last:
+            maps = [f if i in layout.image_stages else features.channels_first(f) for i, f in enumerate(maps)]
         embeddings: list[Tensor] = []
         class_logits: list[Tensor] = []
         if self.neck is not None:
             maps, embeddings, class_logits = self.neck(maps)
-        if self._decoder_last:
-            maps = [f if i in self._image_stages else features.channels_last(f) for i, f in enumerate(maps)]
+        if layout.decoder_last:
+            maps = [f if i in layout.image_stages else features.channels_last(f) for i, f in enumerate(maps)]
         logits = self.decoder(maps, *extras)
         if self.head is not None:
             logits = self.head(logits)
-        resize = self._resize or not self.pad
+        resize = layout.resize or not self.pad
         if not torch.compiler.is_compiling():
             resize = logits.shape[2:] != x.shape[2:]
         if resize:

@@ -1,0 +1,123 @@
+"""Every pyramid of timm's: does it build, and does one name of each family run, train and feed every parameter?
+
+    python benchmarks/sweep.py [--names 'convnext*'] [--json benchmarks/results/sweep.json]
+
+Every name whose stages form a pyramid is built as create_model("timm-unet", 4, encoder_name=...) on the meta device.
+Of each family (timm's source file) the smallest name is then built for real, and makes one step of SGD on two random
+images; what is recorded is whether all parameters of the neck have a non-zero gradient and whether another,
+non-square size works in eval mode. Names are added to the JSON as they are done; a second run continues.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+import warnings
+from collections import defaultdict
+from pathlib import Path
+
+import common
+import timm
+import torch
+
+from cfii import create_model
+from cfii.codecs.encoders import try_sizes
+
+
+def strides_of(name: str) -> list[int]:
+    return try_sizes(name, None, features_only=True)[0].feature_info.reduction()
+
+
+def is_pyramid(strides: list[int]) -> bool:
+    """The patterns that the search for encoders counted: 1, 2 or 4 and doubling, down to 16 or more."""
+    return strides[0] in (1, 2, 4) and strides == [strides[0] << i for i in range(len(strides))] and strides[-1] > 8
+
+
+def build(name: str) -> dict:
+    """On the meta device."""
+    start = time.perf_counter()
+    try:
+        with torch.device("meta"):
+            model = create_model("timm-unet", 4, encoder_name=name)
+    except Exception as error:  # recorded, whatever it is
+        return {"error": f"{type(error).__name__}: {error}"}
+    return {
+        "widths": model.neck.in_channels,
+        "stages": model.stages,
+        "parameters_M": common.millions(model),
+        "encoder_M": common.millions(model.encoder),
+        "seconds": round(time.perf_counter() - start, 2),
+    }
+
+
+def train(name: str) -> dict:
+    """One step for real, then another size."""
+    try:
+        model = create_model("timm-unet", 4, encoder_name=name)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        images = torch.randn(2, 3, *native_size(model))
+        logits = model.train()(images)
+        (logits * torch.randn_like(logits)).mean().backward()
+        dead = [n for n, p in model.neck.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+        optimizer.step()
+        finite = all(p.isfinite().all().item() for p in model.parameters())
+    except Exception as error:  # recorded, whatever it is
+        return {"error": f"{type(error).__name__}: {error}"}
+    result = {"trained": True, "without_gradient": dead, "finite": finite, "size": list(images.shape[2:])}
+    try:
+        with torch.no_grad():
+            result["other_size"] = list(model.eval()(torch.randn(1, 3, 130, 161)).shape) == [1, 4, 130, 161]
+    except Exception as error:  # an encoder made for one size
+        result["other_size"] = f"{type(error).__name__}: {error}".splitlines()[0][:160]
+    return result
+
+
+def native_size(model: torch.nn.Module) -> tuple[int, int]:
+    from cfii.features import declared_sizes
+
+    return next(iter(declared_sizes(model.encoder)), (128, 128))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--names", default="*", help="a shell pattern; by default all")
+    parser.add_argument("--part", default="1/1", help="k/n: every n-th name, from the k-th on")
+    parser.add_argument("--json", type=Path, default=Path("sweep.json"))
+    options = parser.parse_args()
+    options.device = "cpu"
+    warnings.simplefilter("ignore")
+    done = json.loads(options.json.read_text())["results"] if options.json.exists() else {}
+    k, n = map(int, options.part.split("/"))
+    for name in timm.list_models(options.names)[k - 1 :: n]:
+        if name in done:
+            continue
+        strides = strides_of(name)
+        family = timm.models._registry._model_to_module[name]
+        done[name] = {"family": family, "strides": strides}
+        if is_pyramid(strides):
+            done[name] |= build(name)
+        common.record(options, done)
+        print(name, {k: v for k, v in done[name].items() if k not in ("widths", "stages")}, flush=True)
+
+    families = defaultdict(list)
+    for name, row in done.items():
+        if "parameters_M" in row:
+            families[row["family"]].append(name)
+    for names in list(families.values())[k - 1 :: n]:
+        name = min(names, key=lambda name: done[name]["encoder_M"])
+        if "trained" not in done[name]:
+            done[name] |= train(name)
+            common.record(options, done)
+            print(name, {k: v for k, v in done[name].items() if k not in ("widths", "stages")}, flush=True)
+
+    pyramids = {name: row for name, row in done.items() if is_pyramid(row["strides"])}
+    built = [row for row in pyramids.values() if "parameters_M" in row]
+    trained = [row for row in built if "trained" in row]
+    print(f"{len(built)} of {len(pyramids)} pyramid names build; {len(done)} names in all")
+    alive = sum(not row["without_gradient"] and row["finite"] for row in trained)
+    print(f"{alive} of {len(families)} families train a step with a gradient for every parameter of the neck")
+
+
+if __name__ == "__main__":
+    main()
