@@ -2,10 +2,11 @@
 
     python benchmarks/sweep.py [--names 'convnext*'] [--json benchmarks/results/sweep.json]
 
-Every name whose stages form a pyramid is built as create_model("timm-unet", 4, encoder_name=...) on the meta device.
-Of each family (timm's source file) the smallest name is then built for real, and makes one step of SGD on two random
-images; what is recorded is whether all parameters of the neck have a non-zero gradient and whether another,
-non-square size works in eval mode. Names are added to the JSON as they are done; a second run continues.
+Every name whose stages form a pyramid (strides 2 to 32, 4 to 32, or from 1 on) is built on the meta device as
+create_model("timm-unet", 4, encoder_name=...). Of each family (timm's source file) the smallest name is then
+built for real, and makes one step of SGD on two random images; what is recorded is whether all parameters of the
+neck have a non-zero gradient and whether another, non-square size works in eval mode. Names are added to the JSON
+as they are done; a second run continues.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ def strides_of(name: str) -> list[int]:
 
 def is_pyramid(strides: list[int]) -> bool:
     """The patterns that the search for encoders counted: 1, 2 or 4 and doubling, down to 16 or more."""
-    return strides[0] in (1, 2, 4) and strides == [strides[0] << i for i in range(len(strides))] and strides[-1] > 8
+    return (
+        strides[0] in (1, 2, 4) and strides == [strides[0] << i for i in range(len(strides))] and strides[-1] > 8
+    )
 
 
 def build(name: str) -> dict:
@@ -45,6 +48,8 @@ def build(name: str) -> dict:
     return {
         "widths": model.neck.in_channels,
         "stages": model.stages,
+        "grid": model.layout.grid,
+        "fixed": model.layout.fixed,
         "parameters_M": common.millions(model),
         "encoder_M": common.millions(model.encoder),
         "seconds": round(time.perf_counter() - start, 2),
@@ -56,7 +61,7 @@ def train(name: str) -> dict:
     try:
         model = create_model("timm-unet", 4, encoder_name=name)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-        images = torch.randn(2, 3, *native_size(model))
+        images = torch.randn(2, 3, *model.layout.grid if max(model.layout.grid) > 64 else (128, 128))
         logits = model.train()(images)
         (logits * torch.randn_like(logits)).mean().backward()
         dead = [n for n, p in model.neck.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
@@ -73,23 +78,15 @@ def train(name: str) -> dict:
     return result
 
 
-def native_size(model: torch.nn.Module) -> tuple[int, int]:
-    from cfii.features import declared_sizes
-
-    return next(iter(declared_sizes(model.encoder)), (128, 128))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--names", default="*", help="a shell pattern; by default all")
-    parser.add_argument("--part", default="1/1", help="k/n: every n-th name, from the k-th on")
     parser.add_argument("--json", type=Path, default=Path("sweep.json"))
     options = parser.parse_args()
     options.device = "cpu"
     warnings.simplefilter("ignore")
     done = json.loads(options.json.read_text())["results"] if options.json.exists() else {}
-    k, n = map(int, options.part.split("/"))
-    for name in timm.list_models(options.names)[k - 1 :: n]:
+    for name in timm.list_models(options.names):
         if name in done:
             continue
         strides = strides_of(name)
@@ -104,7 +101,7 @@ def main() -> None:
     for name, row in done.items():
         if "parameters_M" in row:
             families[row["family"]].append(name)
-    for names in list(families.values())[k - 1 :: n]:
+    for names in families.values():
         name = min(names, key=lambda name: done[name]["encoder_M"])
         if "trained" not in done[name]:
             done[name] |= train(name)

@@ -10,7 +10,7 @@ An encoder is any module that maps images to feature maps, from shallow to deep.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -47,6 +47,16 @@ def channels_last(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1)
 
 
+def all_channels_first(maps: Sequence[Tensor], image_stages: Sequence[int]) -> list[Tensor]:
+    """Every map but the image itself, which never changes its layout."""
+    return [x if i in image_stages else channels_first(x) for i, x in enumerate(maps)]
+
+
+def all_channels_last(maps: Sequence[Tensor], image_stages: Sequence[int]) -> list[Tensor]:
+    """Every map but the image itself, which never changes its layout."""
+    return [x if i in image_stages else channels_last(x) for i, x in enumerate(maps)]
+
+
 def declares_channels_last(encoder: nn.Module) -> bool | None:
     """timm's `output_fmt`; None if the encoder declares none."""
     layout = getattr(encoder, "output_fmt", None)
@@ -77,15 +87,19 @@ def possible_in_channels(encoder: nn.Module) -> list[int]:
 
 
 def declared_sizes(encoder: nn.Module) -> list[tuple[int, int]]:
-    """The image sizes that parts of the encoder say they are made for (timm's and torchvision's ViTs)."""
-    sizes = []
+    """The image sizes that parts of the encoder say they are made for: an attribute of timm's and torchvision's
+    transformers; what timm's configuration of the weights names."""
+    attributes, configurations = [], []
     for module in encoder.modules():
         size = getattr(module, "img_size", getattr(module, "image_size", None))
         if isinstance(size, int):
             size = (size, size)
         if isinstance(size, (tuple, list)) and len(size) == 2 and all(isinstance(x, int) for x in size):
-            sizes.append(tuple(size))
-    return list(dict.fromkeys(sizes))
+            attributes.append(tuple(size))
+        configuration = getattr(module, "pretrained_cfg", None)
+        if isinstance(configuration, Mapping) and len(configuration.get("input_size") or ()) == 3:
+            configurations.append(tuple(configuration["input_size"][1:]))
+    return list(dict.fromkeys(attributes + configurations))
 
 
 def smp_parts(model: nn.Module) -> tuple[nn.Module, nn.Module, nn.Module]:

@@ -94,7 +94,8 @@ def describe_encoder(encoder: nn.Module, channels: int, size: tuple[int, int], o
         last = features.declares_channels_last(encoder)
         if last is None:
             last = guess_channels_last([x for x in maps if x is not image])
-        maps = [x if x is image else features.channels_first(x) if last else x for x in maps]
+        if last:
+            maps = features.all_channels_first(maps, image_stages)
         runs.append(Run([x.detach() for x in maps], extras))
         strides = [max(1, round(size[0] / max(1, x.shape[2]))) for x in maps]
         shapes.append(([x.shape[1] for x in maps], strides, image_stages, last))
@@ -161,7 +162,7 @@ def run_decoder(
         with torch.inference_mode(False), torch.enable_grad():
             maps = [x.requires_grad_() for x in leaves]
             if channels_are_last:
-                maps = [x if i in report.image_stages else features.channels_last(x) for i, x in enumerate(maps)]
+                maps = features.all_channels_last(maps, report.image_stages)
             y = decode(maps, *run.extras)
             if not isinstance(y, Tensor) or y.ndim != 4:
                 raise TypeError(f"expected it to return one map (B, C, H, W), got {features.describe(y)}")
@@ -172,34 +173,50 @@ def run_decoder(
 
 
 def find_grid(
-    decoder: nn.Module, head: nn.Module | None, report: EncoderReport, widths: Sequence[int], last: bool
-) -> int:
-    """The number of which image sizes must be multiples: the largest stride, or twice or four times that.
+    encoder: nn.Module,
+    decoder: nn.Module,
+    head: nn.Module | None,
+    report: EncoderReport,
+    widths: Sequence[int],
+    channels_are_last: bool,
+) -> tuple[tuple[int, int], bool]:
+    """The height and width of which images must be multiples, and whether they must be just that.
 
-    A decoder may halve the deepest map once more (DPT does), which not every size that the encoder takes allows.
-    It is tried on maps of odd extents. Where no multiple works on the meta device, the largest stride it is.
+    Multiples of the largest stride do for most. A decoder may halve the deepest map once more (DPT does); windows
+    and position embeddings may ask for multiples of the size that the encoder is made for, or for that size. What
+    is tried first are sizes of odd multiples, which no luck with an even one hides. Nothing is tried for networks
+    that do not run on the meta device.
     """
     largest = max(report.strides)
-    decode = dry_runs(decoder, real=False)[-1]
+    if not report.runs[0].maps[0].is_meta:
+        return (largest, largest), False
+    encode, decode = (dry_runs(module, real=False)[-1] for module in (encoder, decoder))
     finish = None if head is None else dry_runs(head, real=False)[-1]
-    for factor in (1, 2, 4):
-        size = [7 * factor * largest, 5 * factor * largest]
-        maps = []
-        for i, (width, stride) in enumerate(zip(widths, report.strides, strict=True)):
-            x = torch.empty(
-                2, width, *(extent // stride for extent in size), device="meta", dtype=dtype_of(decoder)
-            )
-            maps.append(features.channels_last(x) if last and i not in report.image_stages else x)
-        extras = torch.utils._pytree.tree_map_only(Tensor, lambda x: x.to("meta"), report.runs[-1].extras)
+
+    def fits(height: int, width: int) -> bool:
+        image = torch.empty(2, report.in_channels, height, width, device="meta", dtype=dtype_of(encoder))
         try:
             with torch.no_grad():
+                maps, extras = features.read(encode(image))
+                if report.channels_are_last:
+                    maps = features.all_channels_first(maps, report.image_stages)
+                maps = [x[:, x.shape[1] - kept :] for x, kept in zip(maps, widths, strict=True)]
+                if channels_are_last:
+                    maps = features.all_channels_last(maps, report.image_stages)
                 y = decode(maps, *extras)
                 if finish is not None:
                     finish(y)
-        except Exception:  # a module may raise anything; the next factor may do
-            continue
-        return factor * largest
-    return largest
+        except Exception:  # a module may raise anything; another size may do
+            return False
+        return True
+
+    grids = [largest, 2 * largest, 4 * largest]
+    for factors in [((7, 5),), ((5, 5), (9, 9))]:  # some take squares only
+        for grid in grids:
+            if all(fits(a * grid, b * grid) for a, b in factors):
+                return (grid, grid), False
+    height, width = report.image_size
+    return (height, width), not fits(2 * height, width)
 
 
 def dry_runs(module: nn.Module, real: bool) -> list[Callable]:

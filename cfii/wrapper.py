@@ -35,7 +35,8 @@ class Layout:
     """What the dry run found out about the parts that `forward` must know."""
 
     in_channels: int
-    grid: int  # images are padded to a multiple of it
+    grid: tuple[int, int]  # images are padded to multiples of this height and width
+    fixed: bool  # to just that size, the only one that the encoder takes
     image_stages: list[int]  # stages that are the image itself, always (B, C, H, W)
     features_last: bool  # the encoder returns (B, H, W, C)
     decoder_last: bool  # the decoder wants (B, H, W, C)
@@ -110,9 +111,11 @@ class Codec(nn.Module):
                 rejoin=built,
                 **neck | {"start": start},
             ).to(**like_encoder)
+        grid, fixed = probe.find_grid(encoder, decoder, head, found, widths, seen.channels_are_last)
         layout = Layout(
             in_channels=found.in_channels,
-            grid=probe.find_grid(decoder, head, found, widths, seen.channels_are_last),
+            grid=grid,
+            fixed=fixed,
             image_stages=found.image_stages,
             features_last=found.channels_are_last,
             decoder_last=seen.channels_are_last,
@@ -201,18 +204,28 @@ class Codec(nn.Module):
             raise ValueError(f"images: expected (B, {self.in_channels}, H, W), got {describe(images)}")
         # Padding by 0 and cropping by 0 stay in, and F.pad crops too: a condition, or a slice (contiguous for
         # some sizes only), would tie an exported program to the sizes of its example.
-        missing = [(layout.grid - extent % layout.grid) % layout.grid for extent in images.shape[2:]]
-        padded = self.pad and layout.grid > 1
+        missing = [
+            (grid - extent % grid) % grid for grid, extent in zip(layout.grid, images.shape[2:], strict=True)
+        ]
+        padded = self.pad and layout.grid != (1, 1)
+        if layout.fixed and any(
+            extent > size for extent, size in zip(images.shape[2:], layout.grid, strict=True)
+        ):
+            raise ValueError(
+                f"images: expected at most {layout.grid} pixels, the one size that this encoder takes, got "
+                f"{tuple(images.shape[2:])}; resize them, predict by sliding window, or build the encoder for "
+                "another size (timm: img_size=, create_model: image_size=)"
+            )
         x = F.pad(images, (0, missing[1], 0, missing[0])) if padded else images
         maps, extras = features.read(self.encoder(x))
         if layout.features_last:
-            maps = [f if i in layout.image_stages else features.channels_first(f) for i, f in enumerate(maps)]
+            maps = features.all_channels_first(maps, layout.image_stages)
         embeddings: list[Tensor] = []
         class_logits: list[Tensor] = []
         if self.neck is not None:
             maps, embeddings, class_logits = self.neck(maps)
         if layout.decoder_last:
-            maps = [f if i in layout.image_stages else features.channels_last(f) for i, f in enumerate(maps)]
+            maps = features.all_channels_last(maps, layout.image_stages)
         logits = self.decoder(maps, *extras)
         if self.head is not None:
             logits = self.head(logits)
@@ -248,7 +261,8 @@ class CFIIWrapper(Codec):
         in_channels: of the images; by default the encoder's attribute or its first convolution's.
         stages: indices of the encoder's stages that take part; by default those that the decoder reads. The
             raw image in SMP's lists, zero-channel placeholders and stages of fewer than 3 channels never do.
-        pad: pad images to a multiple of the largest stride, at the right and the bottom, and crop the logits.
+        pad: pad images, at the right and the bottom, to the next size that encoder and decoder take, mostly a
+            multiple of the largest stride, and crop the logits.
         start: how the neck starts, see `CFIINeck`; by default "identity" for a built decoder, which may be
             trained, and "default" for a callable.
         **neck_options: `embeddings`, `update_embeddings`, `update_features`, `num_heads`, `ffn_ratio` and
