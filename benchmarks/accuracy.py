@@ -23,12 +23,13 @@ sys.path.insert(0, str(common.ROOT / "examples"))
 import quickstart
 
 from cfii import CFIIWrapper, create_model
-from cfii.codecs.resunet import ResUNetDecoder, ResUNetEncoder
+from cfii.codecs.resunet import ResUNetEncoder
+from cfii.codecs.unet import UNetDecoder
 
 
 def build(arm, num_classes, in_channels, widths):
     if arm == "CFII, full width":
-        encoder, decoder = ResUNetEncoder(in_channels, widths), ResUNetDecoder(widths)
+        encoder, decoder = ResUNetEncoder(in_channels, widths), UNetDecoder(widths)
         return CFIIWrapper(encoder, decoder, num_classes, start="default")  # trained from scratch
     return create_model("resunet", num_classes, in_channels, cfii=arm != "plain", widths=widths)
 

@@ -86,20 +86,20 @@ def possible_in_channels(encoder: nn.Module) -> list[int]:
     return list(dict.fromkeys(value for value in values if isinstance(value, int) and value > 0))
 
 
-def declared_sizes(encoder: nn.Module) -> list[tuple[int, int]]:
-    """The image sizes that parts of the encoder say they are made for: an attribute of timm's and torchvision's
-    transformers; what timm's configuration of the weights names."""
-    attributes, configurations = [], []
+def declared_sizes(encoder: nn.Module) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """The image sizes that parts of the encoder say they are made for (an attribute of timm's and torchvision's
+    transformers), and those at which, as timm's configuration says, the weights were trained."""
+    own, trained = [], []
     for module in encoder.modules():
         size = getattr(module, "img_size", getattr(module, "image_size", None))
         if isinstance(size, int):
             size = (size, size)
         if isinstance(size, (tuple, list)) and len(size) == 2 and all(isinstance(x, int) for x in size):
-            attributes.append(tuple(size))
+            own.append(tuple(size))
         configuration = getattr(module, "pretrained_cfg", None)
         if isinstance(configuration, Mapping) and len(configuration.get("input_size") or ()) == 3:
-            configurations.append(tuple(configuration["input_size"][1:]))
-    return list(dict.fromkeys(attributes + configurations))
+            trained.append(tuple(configuration["input_size"][1:]))
+    return list(dict.fromkeys(own)), list(dict.fromkeys(trained))
 
 
 def smp_parts(model: nn.Module) -> tuple[nn.Module, nn.Module, nn.Module]:

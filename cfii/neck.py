@@ -147,18 +147,24 @@ class CFIINeck(nn.Module):
         return [embeddings for embeddings, _ in pairs], [class_logits for _, class_logits in pairs]
 
 
+@torch.no_grad()
 def initialise(neck: CFIINeck) -> None:
-    """Xavier's uniform weights and zero biases for every linear map, as in Mask2Former.
+    """Xavier's uniform weights and zero biases for every linear map, as in Mask2Former; FEU's gates at a tenth.
 
     Four linear maps without a norm lie between a feature and its class map (eq. 1-5). PyTorch's default
     shrinks each to a third of its variance: the gates then start within a few hundredths of 1/2 in every class,
-    and all class embeddings start equal.
+    and all class embeddings start equal. FEU's gates see the maps without a norm: with maps of a standard
+    deviation in the hundreds (an untrained CoaT) they would start at exactly 0 or 1 and never learn.
     """
     for module in neck.modules():
         if isinstance(module, (nn.Linear, Conv1x1)):
             nn.init.xavier_uniform_(module.weight)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+    for module in neck.modules():
+        if isinstance(module, FEU):
+            module.spatial.weight.mul_(0.1)
+            module.channel.weight.mul_(0.1)
 
 
 @torch.no_grad()

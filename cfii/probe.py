@@ -52,18 +52,23 @@ class DecoderReport:
     channels_are_last: bool  # the layout in which it wants the features
 
 
-def probe_encoder(encoder: nn.Module, in_channels: int | None, real: bool = False) -> EncoderReport:
-    """Run it at its own image size if it declares one, else at 224, 256 and 512, whichever works first."""
+def probe_encoder(
+    encoder: nn.Module, in_channels: int | None, image_size: tuple[int, int] | None = None, real: bool = False
+) -> EncoderReport:
+    """Run it at the given size; else at its own if it declares one, at 224, 256, 512, or where its weights were
+    trained, whichever works first."""
     candidates = features.possible_in_channels(encoder) if in_channels is None else [in_channels]
     if not candidates:
         raise ValueError(
             "in_channels: expected the number of image channels, as the encoder has neither such an attribute "
             "nor a convolution to read it from"
         )
+    own, configured = features.declared_sizes(encoder)
+    sizes = [image_size] if image_size else own + SIZES + configured
     failures = []
     for on_device in ("real",) if real else ("meta", "real"):
         for channels in candidates:
-            for size in dict.fromkeys(features.declared_sizes(encoder) + SIZES):
+            for size in dict.fromkeys(sizes):
                 try:
                     outputs = run_encoder(encoder, channels, size, on_device == "real")
                 except Exception as error:  # a module may raise anything; reported below if nothing works
@@ -71,8 +76,8 @@ def probe_encoder(encoder: nn.Module, in_channels: int | None, real: bool = Fals
                 else:
                     return describe_encoder(encoder, channels, size, outputs)
     raise ValueError(
-        "encoder: could not run it on an image; if the number of channels below is wrong, pass in_channels. "
-        "It failed with\n  " + "\n  ".join(dict.fromkeys(failures))
+        "encoder: could not run it on an image; if the number of channels or the size below is wrong, pass "
+        "in_channels or image_size. It failed with\n  " + "\n  ".join(dict.fromkeys(failures))
     )
 
 
@@ -127,7 +132,7 @@ def probe_decoder(
     layouts = [True, False] if built and report.channels_are_last else [False]
     for real in (False, True):
         if real and report.runs[0].maps[0].is_meta:
-            report = probe_encoder(encoder, report.in_channels, real=True)
+            report = probe_encoder(encoder, report.in_channels, report.image_size, real=True)
         for channels_are_last in layouts:
             try:
                 return run_decoder(decoder, head, report, widths, channels_are_last)
@@ -178,7 +183,7 @@ def find_grid(
     head: nn.Module | None,
     report: EncoderReport,
     widths: Sequence[int],
-    channels_are_last: bool,
+    seen: DecoderReport,
 ) -> tuple[tuple[int, int], bool]:
     """The height and width of which images must be multiples, and whether they must be just that.
 
@@ -192,6 +197,7 @@ def find_grid(
         return (largest, largest), False
     encode, decode = (dry_runs(module, real=False)[-1] for module in (encoder, decoder))
     finish = None if head is None else dry_runs(head, real=False)[-1]
+    same_size = seen.out_size == report.image_size
 
     def fits(height: int, width: int) -> bool:
         image = torch.empty(2, report.in_channels, height, width, device="meta", dtype=dtype_of(encoder))
@@ -201,14 +207,13 @@ def find_grid(
                 if report.channels_are_last:
                     maps = features.all_channels_first(maps, report.image_stages)
                 maps = [x[:, x.shape[1] - kept :] for x, kept in zip(maps, widths, strict=True)]
-                if channels_are_last:
+                if seen.channels_are_last:
                     maps = features.all_channels_last(maps, report.image_stages)
                 y = decode(maps, *extras)
-                if finish is not None:
-                    finish(y)
+                y = y if finish is None else finish(y)
         except Exception:  # a module may raise anything; another size may do
             return False
-        return True
+        return not same_size or tuple(y.shape[2:]) == (height, width)
 
     grids = [largest, 2 * largest, 4 * largest]
     for factors in [((7, 5),), ((5, 5), (9, 9))]:  # some take squares only

@@ -61,6 +61,7 @@ class Codec(nn.Module):
         num_classes: int,
         head: nn.Module | None,
         in_channels: int | None,
+        image_size: tuple[int, int] | None,
         stages: Sequence[int] | None,
         pad: bool,
         neck: dict[str, Any] | None,
@@ -73,7 +74,7 @@ class Codec(nn.Module):
             raise TypeError(f"head: expected a torch.nn.Module or None, got {describe(head)}")
         if not isinstance(num_classes, int) or num_classes < 1:
             raise ValueError(f"num_classes: expected a positive integer, got {num_classes!r}")
-        found = probe.probe_encoder(encoder, in_channels)
+        found = probe.probe_encoder(encoder, in_channels, image_size)
 
         built = isinstance(decoder, nn.Module)
         # The image and empty placeholders pass, and so do stages too narrow to be halved and normalised.
@@ -111,7 +112,7 @@ class Codec(nn.Module):
                 rejoin=built,
                 **neck | {"start": start},
             ).to(**like_encoder)
-        grid, fixed = probe.find_grid(encoder, decoder, head, found, widths, seen.channels_are_last)
+        grid, fixed = probe.find_grid(encoder, decoder, head, found, widths, seen)
         layout = Layout(
             in_channels=found.in_channels,
             grid=grid,
@@ -204,9 +205,7 @@ class Codec(nn.Module):
             raise ValueError(f"images: expected (B, {self.in_channels}, H, W), got {describe(images)}")
         # Padding by 0 and cropping by 0 stay in, and F.pad crops too: a condition, or a slice (contiguous for
         # some sizes only), would tie an exported program to the sizes of its example.
-        missing = [
-            (grid - extent % grid) % grid for grid, extent in zip(layout.grid, images.shape[2:], strict=True)
-        ]
+        missing = [-extent % grid for grid, extent in zip(layout.grid, images.shape[2:], strict=True)]
         padded = self.pad and layout.grid != (1, 1)
         if layout.fixed and any(
             extent > size for extent, size in zip(images.shape[2:], layout.grid, strict=True)
@@ -259,6 +258,8 @@ class CFIIWrapper(Codec):
         head: what follows the decoder; by default nothing if the decoder gives `num_classes` channels, else
             a 1×1 convolution.
         in_channels: of the images; by default the encoder's attribute or its first convolution's.
+        image_size: (height, width) for the dry run, where an encoder takes one size only and does not declare
+            it. By default its own, else 224, 256 or 512.
         stages: indices of the encoder's stages that take part; by default those that the decoder reads. The
             raw image in SMP's lists, zero-channel placeholders and stages of fewer than 3 channels never do.
         pad: pad images, at the right and the bottom, to the next size that encoder and decoder take, mostly a
@@ -294,6 +295,7 @@ class CFIIWrapper(Codec):
         head: nn.Module | None = None,
         *,
         in_channels: int | None = None,
+        image_size: tuple[int, int] | None = None,
         stages: Sequence[int] | None = None,
         pad: bool = True,
         start: Literal["default", "identity"] | None = None,
@@ -301,7 +303,7 @@ class CFIIWrapper(Codec):
     ) -> None:
         super().__init__()
         neck_options["start"] = start
-        self.assemble(encoder, decoder, num_classes, head, in_channels, stages, pad, neck_options)
+        self.assemble(encoder, decoder, num_classes, head, in_channels, image_size, stages, pad, neck_options)
 
     @classmethod
     def from_smp(cls, smp_model: nn.Module, **options: Any) -> CFIIWrapper:

@@ -62,7 +62,8 @@ class CFIIModel(Codec, HubMixin):
     ) -> None:
         super().__init__()
         builder = find_builder(name)
-        told = {"num_classes": num_classes, "in_channels": in_channels, "image_size": to_size(image_size)}
+        size = to_size(image_size)
+        told = {"num_classes": num_classes, "in_channels": in_channels, "image_size": size}
         parameters = inspect.signature(builder).parameters
         own = [option for option in parameters if option not in told]
         check_options(name, parameters, own, options)
@@ -71,7 +72,7 @@ class CFIIModel(Codec, HubMixin):
             **{k: v for k, v in options.items() if k not in NECK_OPTIONS},
         )
         neck = {k: v for k, v in options.items() if k in NECK_OPTIONS} if cfii else None
-        self.assemble(encoder, decoder, num_classes, None, in_channels, stages, pad, neck)
+        self.assemble(encoder, decoder, num_classes, None, in_channels, size, stages, pad, neck)
 
 
 def to_size(image_size: int | Sequence[int] | None) -> tuple[int, int] | None:

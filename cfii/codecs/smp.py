@@ -84,12 +84,20 @@ def with_weights(
 
 
 def with_half_widths(architecture: type[nn.Module], options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options with the widths of SMP's decoder, such as `decoder_channels`, halved."""
+    """The options with the widths of SMP's decoder, such as `decoder_channels`, halved.
+
+    With scSE attention not below 16: its blocks divide the width by 16.
+    """
+    least = 16 if options.get("decoder_attention_type") == "scse" else 1
+
+    def half(width: int) -> int:
+        return min(width, max(least, width // 2))
+
     result = dict(options)
     for name, parameter in inspect.signature(architecture.__init__).parameters.items():
         if name.endswith("_channels") and name != "in_channels":
             widths = options.get(name, parameter.default)
-            result[name] = widths // 2 if isinstance(widths, int) else [width // 2 for width in widths]
+            result[name] = half(widths) if isinstance(widths, int) else [half(width) for width in widths]
     return result
 
 

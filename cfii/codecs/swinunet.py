@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from cfii.codecs import encoders
 from cfii.features import channels_first, channels_last
 
+ENCODER = "swin_tiny_patch4_window7_224"
 DEPTH = 2  # blocks a stage, in encoder and decoder
 WINDOW = 7
 HEAD_WIDTH = 32
@@ -98,13 +99,10 @@ def build(
     encoder_weights: str | bool | None = None,
 ) -> tuple[nn.Module, Callable[..., nn.Module]]:
     image_size = image_size or (224, 224)
-    encoder = encoders.timm_encoder(
-        "swin_tiny_patch4_window7_224",
-        encoder_weights,
-        in_chans=in_channels,
-        img_size=image_size,
-        strict_img_size=False,
-        depths=(DEPTH,) * 4,
-        features_only=True,
-    )
+    options = {"in_chans": in_channels, "img_size": image_size, "strict_img_size": False, "features_only": True}
+    encoder = encoders.timm_encoder(ENCODER, None, **options, depths=(DEPTH,) * 4)
+    if encoder_weights:
+        # The weights are of timm's own depths, 2-2-6-2; as in SwinUNet's code, each stage takes its first blocks.
+        deeper = encoders.timm_encoder(ENCODER, encoder_weights, **options).state_dict()
+        encoder.load_state_dict({name: deeper[name] for name in encoder.state_dict()})
     return encoder, partial(SwinUNetDecoder, image_size=image_size)

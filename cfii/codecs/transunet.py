@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from einops import rearrange
+from timm.layers import StdConv2dSame
 from torch import Tensor, nn
 
 from cfii.codecs import encoders
@@ -24,7 +25,8 @@ class TransUNetEncoder(nn.Module):
     embeddings are interpolated to the size of the map, so any image size works.
 
     Left open by the paper, decided here: timm's class token stays (it attends, and is dropped from the map), so
-    that its pretrained weights fit.
+    that its pretrained weights fit. Convolutions are padded symmetrically, as in TransUNet's code; timm pads as
+    TensorFlow does, by an amount that depends on the image's size and cannot be exported for any size.
 
     Shapes: (B, in_channels, H, W) -> (B, 64, H/2, W/2), (B, 256, H/4, W/4), (B, 512, H/8, W/8),
     (B, 768, H/16, W/16).
@@ -36,6 +38,7 @@ class TransUNetEncoder(nn.Module):
         self.vit = encoders.timm_encoder(
             "vit_base_r50_s16_224", weights, in_chans=in_channels, img_size=image_size, num_classes=0
         )
+        pad_symmetrically(self.vit.patch_embed.backbone)
         self.grid_size = tuple(self.vit.patch_embed.grid_size)
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -61,6 +64,15 @@ class TransUNetEncoder(nn.Module):
         tokens = vit.norm_pre(vit.pos_drop(torch.cat([class_token, tokens], 1)))
         tokens = vit.norm(vit.blocks(tokens))
         return rearrange(tokens[:, 1:], "b (h w) c -> b c h w", h=h)
+
+
+def pad_symmetrically(backbone: nn.Module) -> None:
+    """Fixed padding, by half a kernel on each side, instead of TensorFlow's."""
+    for module in backbone.modules():
+        if isinstance(module, StdConv2dSame):
+            module.same_pad = False
+            module.padding = tuple(extent // 2 for extent in module.kernel_size)
+    backbone.stem.pool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
 
 
 class TransUNetDecoder(nn.Module):

@@ -1,26 +1,26 @@
-import json
-
 import pytest
 import torch
 
-import cfii
 from cfii import create_model, list_models
 
 
 def test_list_models():
-    assert "resunet" in list_models() and list_models("res*") == ["resunet"] and list_models("x*") == []
+    assert list_models("res*") == ["resunet"] and list_models("x*") == []
+    assert len(list_models("smp-*")) == 12
+    assert {"resunet", "unet", "transunet", "swinunet", "timm-unet"} <= set(list_models())
 
 
-@pytest.mark.parametrize("plain", [True, False])
-def test_saves_and_loads(tmp_path, plain):
-    model = create_model("resunet", 3, in_channels=1, cfii=not plain, widths=[8, 12], num_heads=2).eval()
-    model.save_pretrained(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "config.json", "model.safetensors"]
-    assert json.loads((tmp_path / "config.json").read_text())["widths"] == [8, 12]
-    again = cfii.from_pretrained(tmp_path).eval()
-    images = torch.randn(1, 1, 16, 16)
-    with torch.no_grad():
-        assert torch.equal(again(images), model(images))
+@pytest.mark.parametrize("image_size", [64, (64, 96), [64, 96]])
+def test_image_size(image_size):
+    with torch.device("meta"):
+        model = create_model("swinunet", 3, 1, image_size)
+        assert create_model("resunet", 3, image_size=image_size, widths=[8, 12]).num_classes == 3
+    assert model.encoder.get_submodule("layers_0").blocks[0].input_resolution == (
+        16,
+        16 if image_size == 64 else 24,
+    )
+    with pytest.raises(ValueError, match="image_size: expected None, a positive integer or"):
+        create_model("swinunet", 3, image_size=(64, 64, 64))
 
 
 def test_wrong_calls_are_named():
@@ -32,3 +32,5 @@ def test_wrong_calls_are_named():
         create_model("resunet", 3, width=[8, 12])
     with pytest.raises(TypeError, match="unknown argument num_head"):
         create_model("resunet", 3, cfii=False, num_head=2)
+    with pytest.raises(TypeError, match="create_model: widths: expected a value that JSON can hold"):
+        create_model("resunet", 3, widths=torch.tensor([8, 12]))

@@ -1,0 +1,114 @@
+"""What every network of `create_model` promises, as one base class through which each of them runs."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+import cfii
+from cfii import create_model
+
+CLASSES = 4
+
+
+def dead_parameters(model, images):
+    """The neck's parameters without a gradient, or with one of zeros, from the logits alone in one backward."""
+    logits = model(images)
+    (logits * torch.randn_like(logits)).mean().backward()
+    return [n for n, p in model.neck.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+
+
+class CodecContract:
+    name: str
+    options: dict = {}
+    size = (64, 96)
+    odd_size = (61, 83)
+    shapes_on = "meta"  # the device for tests of shapes alone; SMP cannot change in_channels on meta
+
+    # Flags: what a codec cannot do is stated in its test class, with the reason.
+    compiles = "any size"  # torch.compile as a whole graph, for "any size" or for "one size"
+    exports = "any size"  # torch.export, likewise
+
+    @classmethod
+    def build(cls, **options):
+        return create_model(cls.name, CLASSES, **cls.options | options)
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def model(cls):
+        torch.manual_seed(0)
+        return cls.build().eval()
+
+    @pytest.fixture
+    def images(self):
+        return torch.randn(2, 3, *self.size)
+
+    def test_every_parameter_of_the_neck_learns_from_the_logits(self, model, images):
+        trained = copy.deepcopy(model).train()
+        assert dead_parameters(trained, images) == []
+        torch.optim.SGD(trained.parameters(), lr=0.01).step()
+        assert all(p.isfinite().all() for p in trained.parameters())
+
+    def test_odd_sizes_and_a_batch_of_one(self, model):
+        output = model(torch.randn(1, 3, *self.odd_size), return_aux=True)
+        assert output.logits.shape == (1, CLASSES, *self.odd_size) and output.logits.isfinite().all()
+        assert len(output.embeddings) == len(output.class_logits) == len(model.stages) > 0
+        assert all(e.shape[:2] == (1, CLASSES) for e in output.embeddings)
+
+    @pytest.mark.parametrize(("in_channels", "with_cfii"), [(1, True), (4, True), (3, False)])
+    def test_in_channels_and_the_plain_form(self, in_channels, with_cfii):
+        with torch.device(self.shapes_on):
+            model = self.build(in_channels=in_channels, cfii=with_cfii)
+            images = torch.zeros(2, in_channels, *self.size)
+        assert model(images).shape == (2, CLASSES, *self.size)
+        assert (model.neck is not None) == with_cfii
+
+    def test_plain_is_refused_for_a_decoder_of_half_width(self, model):
+        with pytest.raises(ValueError, match=r"cfii=False"):
+            model.plain()
+
+    @torch.no_grad()
+    def test_channels_last(self, model, images):
+        expected = model(images)
+        other = copy.deepcopy(model).to(memory_format=torch.channels_last)
+        actual = other(images.to(memory_format=torch.channels_last))
+        torch.testing.assert_close(actual, expected, rtol=1e-3, atol=1e-3 * expected.std().item())
+
+    @torch.no_grad()
+    def test_bfloat16_autocast(self, model, images):
+        expected = model(images)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            actual = model(images)
+        assert (actual.float() - expected).norm() < 0.1 * expected.norm()
+
+    @torch.no_grad()
+    def test_saves_and_loads(self, model, images, tmp_path):
+        model.save_pretrained(tmp_path)
+        assert sorted(file.name for file in tmp_path.iterdir()) == [
+            "README.md",
+            "config.json",
+            "model.safetensors",
+        ]
+        assert torch.equal(cfii.from_pretrained(tmp_path)(images), model(images))
+
+    @torch.no_grad()
+    def test_compiles(self, model, images):
+        torch._dynamo.reset()
+        any_size = self.compiles == "any size"
+        compiled = torch.compile(model, fullgraph=True, dynamic=any_size, backend="eager")
+        for x in (images, torch.randn(3, 3, *self.odd_size)) if any_size else (images,):
+            torch.testing.assert_close(compiled(x), model(x), rtol=1e-4, atol=1e-4)
+
+    @torch.no_grad()
+    def test_exports(self, model, images):
+        shapes, other = None, torch.randn_like(images)
+        if self.exports == "any size":
+            if not hasattr(torch.export.Dim, "DYNAMIC"):
+                pytest.skip("torch.export finds dynamic sizes by itself from torch 2.6 on")
+            dynamic = torch.export.Dim.DYNAMIC
+            shapes = {"images": {0: dynamic, 2: dynamic, 3: dynamic}}
+            other = torch.randn(3, 3, *self.odd_size)
+        program = torch.export.export(model, (images,), dynamic_shapes=shapes).module()
+        torch.testing.assert_close(program(other), model(other), rtol=1e-4, atol=1e-4)
