@@ -1,6 +1,6 @@
 """Every pyramid of timm's: does it build, and does one name of each family run, train and feed every parameter?
 
-    python benchmarks/sweep.py [--names 'convnext*'] [--json benchmarks/results/sweep.json]
+    python benchmarks/sweep.py [--names 'convnext*'] [--json benchmarks/results/sweep.json] [--table FILE]
 
 Every name whose stages form a pyramid (strides 2 to 32, 4 to 32, or from 1 on) is built on the meta device as
 create_model("timm-unet", 4, encoder_name=...). Of each family (timm's source file) the smallest name is then
@@ -81,6 +81,7 @@ def train(name: str) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--names", default="*", help="a shell pattern; by default all")
+    parser.add_argument("--table", type=Path, help="write the table of families, as Markdown, to this file")
     parser.add_argument("--json", type=Path, default=Path("sweep.json"))
     options = parser.parse_args()
     options.device = "cpu"
@@ -108,12 +109,44 @@ def main() -> None:
             common.record(options, done)
             print(name, {k: v for k, v in done[name].items() if k not in ("widths", "stages")}, flush=True)
 
-    pyramids = {name: row for name, row in done.items() if is_pyramid(row["strides"])}
-    built = [row for row in pyramids.values() if "parameters_M" in row]
-    trained = [row for row in built if "trained" in row]
-    print(f"{len(built)} of {len(pyramids)} pyramid names build; {len(done)} names in all")
-    alive = sum(not row["without_gradient"] and row["finite"] for row in trained)
-    print(f"{alive} of {len(families)} families train a step with a gradient for every parameter of the neck")
+    built = [name for name, row in done.items() if "parameters_M" in row]
+    pyramids = [name for name, row in done.items() if is_pyramid(row["strides"])]
+    alive = [name for name in built if done[name].get("without_gradient") == [] and done[name]["finite"]]
+    summary = (
+        f"{len(built)} of {len(pyramids)} pyramid names build ({len(done)} names in all); the smallest names of "
+        f"{len(alive)} of {len(families)} families train a step with a gradient for every parameter of the neck."
+    )
+    print(summary)
+    if options.table:
+        write_table(options.table, summary, done, families)
+
+
+def write_table(path: Path, summary: str, done: dict, families: dict[str, list[str]]) -> None:
+    """The families as Markdown."""
+    lines = [
+        "# timm's pyramids",
+        "",
+        f"timm {timm.__version__}, `python benchmarks/sweep.py --table docs/timm.md`. {summary}",
+        "",
+        "A family is a source file of timm's. *sizes*: any, multiples of a size, or up to one size; for other sizes",
+        "build the encoder with `image_size=`. *trains*: the family's smallest name, one step of SGD.",
+        "",
+        "| family | names | smallest | encoder, M | sizes | trains |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for family, names in sorted(families.items()):
+        name = min(names, key=lambda name: done[name]["encoder_M"])
+        row = done[name]
+        grid = "×".join(map(str, row["grid"]))
+        sizes = f"up to {grid}" if row["fixed"] else "any" if max(row["grid"]) < 160 else f"multiples of {grid}"
+        dead = row.get("without_gradient")
+        trains = (
+            "yes" if dead == [] else f"{len(dead)} parameters without gradient" if dead else row["error"][:80]
+        )
+        lines.append(f"| {family} | {len(names)} | {name} | {row['encoder_M']:.1f} | {sizes} | {trains} |")
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    temporary.replace(path)
 
 
 if __name__ == "__main__":
