@@ -278,6 +278,103 @@ def test_neck_follows_the_encoders_dtype_and_device():
     assert meta(torch.randn(2, 3, 16, 16, device="meta")).shape == (2, 4, 16, 16)
 
 
+class HalvesOnceMore(Decoder):
+    """Adds the deepest map, halved and doubled again, to itself: it takes even extents only."""
+
+    def forward(self, features):
+        *rest, deepest = features
+        return super().forward(
+            [*rest, deepest + nn.functional.interpolate(nn.functional.avg_pool2d(deepest, 2), scale_factor=2)]
+        )
+
+
+class Windows(Encoder):
+    """Takes multiples of 56 pixels only, as windows of 7 at stride 8 would."""
+
+    def forward(self, x):
+        if x.shape[2] % 56 or x.shape[3] % 56:
+            raise AssertionError("windows")
+        return super().forward(x)
+
+
+class Positions(Encoder):
+    """Takes 40×24 pixels only."""
+
+    def __init__(self):
+        super().__init__()
+        self.img_size = (40, 24)
+        self.position = nn.Parameter(torch.randn(1, 3, 40, 24))
+
+    def forward(self, x):
+        return super().forward(x + self.position)
+
+
+def test_pads_to_what_encoder_and_decoder_take_together():
+    model = CFIIWrapper(Encoder(), HalvesOnceMore, 4).eval()
+    assert model.layout.grid == (8, 8) and not model.layout.fixed
+    assert model(torch.randn(1, 3, 12, 13)).shape == (1, 4, 12, 13)
+    model = CFIIWrapper(Windows(), Decoder, 4).eval()
+    assert model.layout.grid == (224, 224) and not model.layout.fixed
+    assert model(torch.randn(1, 3, 12, 230)).shape == (1, 4, 12, 230)
+
+
+def test_an_encoder_for_one_size_takes_images_up_to_it():
+    model = CFIIWrapper(Positions(), Decoder, 4).eval()
+    assert model.layout.grid == (40, 24) and model.layout.fixed
+    assert model(torch.randn(1, 3, 40, 24)).shape == (1, 4, 40, 24)
+    assert model(torch.randn(1, 3, 33, 17)).shape == (1, 4, 33, 17)
+    with pytest.raises(ValueError, match=r"images: expected at most \(40, 24\) pixels.* got \(41, 24\)"):
+        model(torch.randn(1, 3, 41, 24))
+
+
+def test_image_size_of_an_encoder_that_does_not_declare_it():
+    encoder = Positions()
+    del encoder.img_size
+    with pytest.raises(ValueError, match="pass in_channels or image_size"):
+        CFIIWrapper(encoder, Decoder, 4)
+    assert CFIIWrapper(encoder, Decoder, 4, image_size=(40, 24)).layout.fixed
+
+
+def test_plain_gives_the_codec_without_the_neck_back():
+    encoder, decoder, head = Encoder(), Decoder(WIDTHS), nn.Conv2d(6, 4, 1)
+    model = CFIIWrapper(encoder, decoder, 4, head).eval()
+    plain = model.plain()
+    images = torch.randn(2, 3, 19, 21)
+    padded = nn.functional.pad(images, (0, 3, 0, 1))
+    with torch.no_grad():
+        expected = head(decoder(encoder(padded)))[:, :, :19, :21]
+        torch.testing.assert_close(plain(images), expected)
+    assert plain.neck is None and plain.encoder is encoder and plain.stages == [] and model.stages == [0, 1, 2]
+    assert not plain.training and plain.plain()(images).shape == (2, 4, 19, 21)
+    with pytest.raises(ValueError, match="plain: the decoder was built for half the encoder's widths"):
+        CFIIWrapper(Encoder(), Decoder, 4).plain()
+
+
+def test_freezing_the_encoder():
+    model = CFIIWrapper(Encoder(), Decoder, 4)
+    model.freeze_encoder()
+    before = {name: x.clone() for name, x in model.encoder.state_dict().items()}
+    model.train()
+    assert model.training and model.neck.training and not any(m.training for m in model.encoder.modules())
+    optimizer = torch.optim.SGD(model.parameter_groups(lr=0.1, encoder_lr=0.1), lr=1.0)
+    model(torch.randn(2, 3, 16, 16)).square().mean().backward()
+    optimizer.step()
+    assert all(torch.equal(x, before[name]) for name, x in model.encoder.state_dict().items())
+    assert [group["name"] for group in optimizer.param_groups] == ["rest"]
+    model.unfreeze_encoder()
+    assert model.encoder.training and all(p.requires_grad for p in model.encoder.parameters())
+    assert_alive(model, torch.randn(2, 3, 16, 16))
+
+
+def test_parameter_groups():
+    model = CFIIWrapper(Encoder(), Decoder, 4)
+    rest, encoder = model.parameter_groups(lr=1e-3, encoder_lr=1e-4)
+    assert (rest["lr"], encoder["lr"]) == (1e-3, 1e-4)
+    assert {id(p) for p in encoder["params"]} == {id(p) for p in model.encoder.parameters()}
+    ids = [id(p) for p in rest["params"] + encoder["params"]]
+    assert len(ids) == len(set(ids)) and set(ids) == {id(p) for p in model.parameters()}
+
+
 def test_compiled_parts_are_unwrapped():
     encoder, decoder = Encoder(), Decoder(WIDTHS)
     model = CFIIWrapper(torch.compile(encoder), torch.compile(decoder), 4)
