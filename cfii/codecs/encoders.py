@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +39,17 @@ def timm_encoder(name: str, weights: str | bool | None, **options: Any) -> nn.Mo
 
 
 def require_timm_name(name: str) -> None:
-    """`name`, perhaps with a tag of weights behind a dot, is one of timm's."""
+    """`name`, perhaps with a tag of weights behind a dot, is one of timm's, or leads to a hub (`hf-hub:...`)."""
     base = str(name).split(".", 1)[0]
-    if not timm.is_model(base):
-        close = difflib.get_close_matches(base, timm.list_models(), n=3)
-        hint = f"; did you mean {', '.join(close)}?" if close else ""
-        raise ValueError(f"encoder_name: expected a name of timm.list_models(), got {name!r}{hint}")
+    if ":" not in base and not timm.is_model(base):
+        raise unknown_name(name, "timm.list_models()", timm.list_models())
+
+
+def unknown_name(name: str, source: str, names: Sequence[str]) -> ValueError:
+    """The error for an encoder's name that its library does not have, with the nearest that it has."""
+    close = difflib.get_close_matches(str(name).split(".", 1)[0], names, n=3)
+    hint = f"; did you mean {', '.join(close)}?" if close else ""
+    return ValueError(f"encoder_name: expected one of {source}, got {name!r}{hint}")
 
 
 def try_sizes(name: str, image_size: tuple[int, int] | None, **options: Any) -> tuple[nn.Module, dict[str, Any]]:

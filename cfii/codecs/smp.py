@@ -80,7 +80,10 @@ def with_weights(
         return model
     if options["encoder_name"].startswith("tu-"):
         return architecture(**options, encoder_weights=True if weights else None)
-    return architecture(**options, encoder_weights="imagenet" if weights is True else weights or None)
+    try:
+        return architecture(**options, encoder_weights="imagenet" if weights is True else weights or None)
+    except KeyError as error:  # SMP's, which lists the weights that there are
+        raise ValueError(f"encoder_weights: {error.args[0]}") from error
 
 
 def with_half_widths(architecture: type[nn.Module], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -151,6 +154,10 @@ def build(
         features_only = {} if model_class is smp.DPT else {"features_only": True}
         options |= encoders.try_sizes(timm_name, image_size, **encoder_options | features_only)[1]
     else:
+        if encoder_name not in smp_encoders and not encoder_name.startswith("timm-"):
+            raise encoders.unknown_name(
+                encoder_name, "SMP's encoders, or of timm's behind tu-", smp.encoders.get_encoder_names()
+            )
         unknown = sorted(encoder_options)
     if unknown:
         raise TypeError(

