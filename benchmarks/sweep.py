@@ -2,11 +2,11 @@
 
     python benchmarks/sweep.py [--names 'convnext*'] [--json benchmarks/results/sweep.json] [--table FILE]
 
-Every name whose stages form a pyramid (strides 2 to 32, 4 to 32, or from 1 on) is built on the meta device as
-create_model("timm-unet", 4, encoder_name=...). Of each family (timm's source file) the smallest name is then
-built for real, and makes one step of SGD on two random images; what is recorded is whether all parameters of the
-neck have a non-zero gradient and whether another, non-square size works in eval mode. Names are added to the JSON
-as they are done; a second run continues.
+Every name whose stages form a pyramid (strides from 1, 2 or 4 on, doubling, to 16 or more) is built on the meta
+device as create_model("timm-unet", 4, encoder_name=...). Of each family (timm's source file) the smallest name is
+then built for real, and makes one step of SGD on two random images; what is recorded is whether all parameters of
+the neck have a non-zero gradient and whether another, non-square size works in eval mode. Names are added to the
+JSON as they are done; a second run continues.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def strides_of(name: str) -> list[int]:
 
 
 def is_pyramid(strides: list[int]) -> bool:
-    """The patterns that the search for encoders counted: 1, 2 or 4 and doubling, down to 16 or more."""
+    """From 1/1, 1/2 or 1/4 of the image's size, each stage half the one before, down to 1/16 or less."""
     return (
         strides[0] in (1, 2, 4) and strides == [strides[0] << i for i in range(len(strides))] and strides[-1] > 8
     )

@@ -13,6 +13,11 @@ from cfii import create_model
 CLASSES = 4
 
 
+def millions(model):
+    """Parameters in millions: weights and affine terms, no buffers."""
+    return sum(p.numel() for p in model.parameters()) / 1e6
+
+
 def dead_parameters(model, images):
     """The neck's parameters without a gradient, or with one of zeros, from the logits alone in one backward."""
     logits = model(images)

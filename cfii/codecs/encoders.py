@@ -87,7 +87,7 @@ def pyramid_encoder(
     if len(strides) > 1 and set(strides) == {2 ** (strides[0].bit_length() - 1)}:
         raise ValueError(
             f"encoder_name: {name!r} gives all its maps at one stride ({strides[0]}), so they form no pyramid; "
-            f'use create_model("smp-dpt", encoder_name="tu-{name}", ...), whose decoder is made for such encoders'
+            f'use create_model("smp-dpt", encoder_name="tu-{name}", ...), whose decoder is made for transformers'
         )
     if any(deep != 2 * shallow for shallow, deep in itertools.pairwise(strides)):
         raise ValueError(

@@ -1,12 +1,8 @@
 import pytest
 import torch
-from contract import CodecContract, dead_parameters
+from contract import CodecContract, dead_parameters, millions
 
 from cfii import create_model
-
-
-def parameters(model):
-    return sum(p.numel() for p in model.parameters()) / 1e6
 
 
 class TestResUNet(CodecContract):
@@ -17,13 +13,13 @@ class TestResUNet(CodecContract):
 @pytest.mark.parametrize("in_channels", [1, 3])
 def test_parameters_of_the_paper(in_channels):
     model = create_model("resunet", num_classes=9, in_channels=in_channels)
-    assert parameters(model) == pytest.approx(23.49, abs=0.1)
+    assert millions(model) == pytest.approx(23.49, abs=0.1)
 
 
 def test_plain_form_is_the_same_codec_at_full_width():
     model, plain = create_model("resunet", num_classes=9), create_model("resunet", num_classes=9, cfii=False)
     assert plain.neck is None and plain.stages == []
-    assert parameters(model.encoder) == parameters(plain.encoder)
+    assert millions(model.encoder) == millions(plain.encoder)
     assert plain.decoder.blocks[0].up.out_channels == 64 and model.decoder.blocks[0].up.out_channels == 32
     output = plain(torch.randn(2, 3, 40, 33), return_aux=True)
     assert output.logits.shape == (2, 9, 40, 33) and output.embeddings == output.class_logits == []

@@ -13,7 +13,7 @@ class SMPContract(CodecContract):
 
 class TestUnet(SMPContract):
     name = "smp-unet"
-    options = {"encoder_name": "resnet18", "encoder_depth": 4, "decoder_channels": [64, 32, 16, 16]}
+    options = {"encoder_name": "resnet18", "encoder_depth": 3, "decoder_channels": [32, 16, 16]}
 
 
 class TestUnetPlusPlus(SMPContract):
@@ -33,7 +33,7 @@ class TestLinknet(SMPContract):
 
 class TestFPN(SMPContract):
     name = "smp-fpn"
-    options = {"encoder_name": "mobilenet_v2"}
+    options = {"encoder_name": "resnet18", "encoder_depth": 3}
 
 
 class TestPSPNet(SMPContract):
@@ -47,29 +47,29 @@ class TestPAN(SMPContract):
 
     name = "smp-pan"
     exports = "one size"
-    options = {"encoder_name": "mobilenet_v2"}
+    options = {"encoder_name": "resnet18", "encoder_depth": 3}
     size = (128, 160)
     odd_size = (131, 150)
 
 
 class TestDeepLabV3(SMPContract):
     name = "smp-deeplabv3"
-    options = {"encoder_name": "mobilenet_v2", "decoder_channels": 32}
+    options = {"encoder_name": "resnet18", "encoder_depth": 3, "decoder_channels": 32}
 
 
 class TestDeepLabV3Plus(SMPContract):
     name = "smp-deeplabv3plus"
-    options = {"encoder_name": "mobilenet_v2"}
+    options = {"encoder_name": "resnet18", "encoder_depth": 3}
 
 
 class TestUPerNet(SMPContract):
     name = "smp-upernet"
-    options = {"encoder_name": "mit_b0", "decoder_channels": 32}
+    options = {"encoder_name": "resnet18", "encoder_depth": 3, "decoder_channels": 32}
 
 
 class TestSegformer(SMPContract):
     name = "smp-segformer"
-    options = {"encoder_name": "tu-convnext_atto"}
+    options = {"encoder_name": "resnet18", "encoder_depth": 3}
 
 
 class TestDPT(SMPContract):

@@ -1,13 +1,9 @@
 import pytest
 import torch
-from contract import CodecContract
+from contract import CodecContract, millions
 
 from cfii import create_model
 from cfii.codecs.swinunet import Expand
-
-
-def parameters(model):
-    return sum(p.numel() for p in model.parameters()) / 1e6
 
 
 class TestSwinUNet(CodecContract):
@@ -22,8 +18,8 @@ def test_parameters_of_the_paper(in_channels):
     with torch.device("meta"):
         base = create_model("swinunet", 9, in_channels, cfii=False)
         model = create_model("swinunet", 9, in_channels)
-    assert parameters(base) == pytest.approx(27.17, rel=1e-3)
-    assert parameters(model) < parameters(base)
+    assert millions(base) == pytest.approx(27.17, rel=1e-3)
+    assert millions(model) < millions(base)
 
 
 def test_expand_lays_the_pieces_of_a_pixel_side_by_side():

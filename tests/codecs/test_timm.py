@@ -37,7 +37,7 @@ class TestSwin(CodecContract):
 
 class TestOddWidths(CodecContract):
     name = "timm-unet"
-    options = {"encoder_name": "rexnet_100"}
+    options = {"encoder_name": "gernet_s"}
 
 
 def test_decoder_goes_on_to_the_images_size():

@@ -1,12 +1,8 @@
 import pytest
 import torch
-from contract import CodecContract
+from contract import CodecContract, millions
 
 from cfii import create_model
-
-
-def parameters(model):
-    return sum(p.numel() for p in model.parameters()) / 1e6
 
 
 class TestTransUNet(CodecContract):
@@ -18,8 +14,8 @@ def test_parameters_of_the_paper(in_channels):
     with torch.device("meta"):
         base = create_model("transunet", 9, in_channels, cfii=False)
         model = create_model("transunet", 9, in_channels)
-    assert parameters(base) == pytest.approx(105.28, rel=1e-3)
-    assert parameters(model) < parameters(base)
+    assert millions(base) == pytest.approx(105.28, rel=1e-3)
+    assert millions(model) < millions(base)
 
 
 @torch.no_grad()

@@ -1,13 +1,9 @@
 import pytest
 import torch
-from contract import CodecContract
+from contract import CodecContract, millions
 
 from cfii import create_model
 from cfii.codecs.unet import UNetEncoder
-
-
-def parameters(model):
-    return sum(p.numel() for p in model.parameters()) / 1e6
 
 
 class TestUNet(CodecContract):
@@ -20,8 +16,8 @@ def test_parameters_of_the_paper(in_channels):
     with torch.device("meta"):
         base = create_model("unet", 9, in_channels, cfii=False)
         model = create_model("unet", 9, in_channels)
-    assert parameters(base) == pytest.approx(31.04, rel=1e-3)
-    assert parameters(model) < parameters(base)
+    assert millions(base) == pytest.approx(31.04, rel=1e-3)
+    assert millions(model) < millions(base)
 
 
 def test_encoder():
