@@ -95,19 +95,17 @@ def main() -> None:
         done[name] = {"family": family, "strides": strides}
         if is_pyramid(strides):
             done[name] |= build(name)
-        common.record(options, done)
-        print(name, {k: v for k, v in done[name].items() if k not in ("widths", "stages")}, flush=True)
+        keep(options, done, name)
 
     families = defaultdict(list)
     for name, row in done.items():
         if "parameters_M" in row:
             families[row["family"]].append(name)
     for names in families.values():
-        name = min(names, key=lambda name: done[name]["encoder_M"])
+        name = smallest(names, done)
         if "trained" not in done[name]:
             done[name] |= train(name)
-            common.record(options, done)
-            print(name, {k: v for k, v in done[name].items() if k not in ("widths", "stages")}, flush=True)
+            keep(options, done, name)
 
     built = [name for name, row in done.items() if "parameters_M" in row]
     pyramids = [name for name, row in done.items() if is_pyramid(row["strides"])]
@@ -119,6 +117,17 @@ def main() -> None:
     print(summary)
     if options.table:
         write_table(options.table, summary, done, families)
+
+
+def keep(options: argparse.Namespace, done: dict, name: str) -> None:
+    """Record all that is done, and say what came of this name."""
+    common.record(options, done)
+    print(name, {k: v for k, v in done[name].items() if k not in ("widths", "stages")}, flush=True)
+
+
+def smallest(names: list[str], done: dict) -> str:
+    """The name that represents its family."""
+    return min(names, key=lambda name: done[name]["encoder_M"])
 
 
 def write_table(path: Path, summary: str, done: dict, families: dict[str, list[str]]) -> None:
@@ -135,7 +144,7 @@ def write_table(path: Path, summary: str, done: dict, families: dict[str, list[s
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for family, names in sorted(families.items()):
-        name = min(names, key=lambda name: done[name]["encoder_M"])
+        name = smallest(names, done)
         row = done[name]
         grid = "×".join(map(str, row["grid"]))
         sizes = f"up to {grid}" if row["fixed"] else "any" if max(row["grid"]) < 160 else f"multiples of {grid}"

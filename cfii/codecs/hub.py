@@ -21,7 +21,16 @@ class HubMixin(PyTorchModelHubMixin, library_name="cfii", tags=["image-segmentat
     Only the number of classes may change between saving and loading.
     """
 
-    def save_pretrained(self, save_directory: str | Path, **options: Any) -> str | None:
+    def save_pretrained(
+        self,
+        save_directory: str | Path,
+        *,
+        config: dict[str, Any] | None = None,
+        repo_id: str | None = None,
+        push_to_hub: bool = False,
+        model_card_kwargs: dict[str, Any] | None = None,
+        **push_to_hub_kwargs: Any,
+    ) -> str | None:
         """Write `config.json`, `model.safetensors` and a model card; see huggingface_hub.
 
         Each file is written beside its place and renamed, so that an interrupted save leaves the old one whole.
@@ -29,17 +38,18 @@ class HubMixin(PyTorchModelHubMixin, library_name="cfii", tags=["image-segmentat
         target = Path(save_directory)
         target.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target, prefix=".saving-") as temporary:
-            push = {key: options.pop(key) for key in ("push_to_hub", "repo_id") if key in options}
-            config = options.pop("config", None)
-            card = options.pop("model_card_kwargs", None)
-            super().save_pretrained(temporary, config=config, model_card_kwargs=card)
+            super().save_pretrained(temporary, config=config, model_card_kwargs=model_card_kwargs)
             for file in sorted(Path(temporary).iterdir(), reverse=True):  # weights before config
                 if file.name != "README.md" or not (target / file.name).exists():
                     os.replace(file, target / file.name)
-        if push.get("push_to_hub"):
-            repo_id = push.get("repo_id") or target.name
-            return self.push_to_hub(repo_id=repo_id, config=config, model_card_kwargs=card, **options)
-        return None
+        if not push_to_hub:
+            return None
+        return self.push_to_hub(
+            repo_id=repo_id or target.name,
+            config=config,
+            model_card_kwargs=model_card_kwargs,
+            **push_to_hub_kwargs,
+        )
 
     def _save_pretrained(self, save_directory: Path) -> None:
         save_model(self, str(save_directory / WEIGHTS), metadata={"num_classes": str(self.num_classes)})
