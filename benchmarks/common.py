@@ -80,6 +80,13 @@ def millions(module: torch.nn.Module) -> float:
     return sum(p.numel() for p in module.parameters()) / 1e6
 
 
+def neck_without_gradient(model: torch.nn.Module, images: torch.Tensor) -> list[str]:
+    """The neck's parameters that the logits alone give no gradient, or one of zeros, in one backward."""
+    logits = model.train()(images)
+    (logits * torch.randn_like(logits)).mean().backward()
+    return [n for n, p in model.neck.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+
+
 def machine(device: str) -> dict[str, object]:
     cpu = platform.processor() or platform.machine()
     if Path("/proc/cpuinfo").exists():

@@ -42,13 +42,6 @@ def dice(logits, labels):
     return (2 * (p * t).sum((0, 1, 2)) / (p + t).sum((0, 1, 2)).clamp_min(1)).mean().item()
 
 
-def neck_without_gradient(model, images):
-    model.train()
-    logits = model(images)
-    (logits * torch.randn_like(logits)).mean().backward()
-    return [n for n, p in model.neck.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
-
-
 def main() -> None:
     parser = common.arguments(__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=60)
@@ -71,7 +64,7 @@ def main() -> None:
                     "change": ((after - before).std() / before.std()).item(),
                     "dice": dice(after, labels),
                 }
-        dead = neck_without_gradient(CFIIWrapper.from_smp(model), images[:2])
+        dead = common.neck_without_gradient(CFIIWrapper.from_smp(model), images[:2])
         name = f"{architecture} {encoder}"
         results[name] = {"dice": dice(before, labels), "without_gradient": dead, **changes}
         r = results[name]
