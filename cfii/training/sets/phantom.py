@@ -7,22 +7,13 @@ that a network learns, and says nothing about accuracy on patients.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
-from torch import Tensor
-from torch.utils.data import Dataset
 
-CLASSES = (
-    "background",
-    "aorta",
-    "gallbladder",
-    "left kidney",
-    "right kidney",
-    "liver",
-    "pancreas",
-    "spleen",
-    "stomach",
-)
+from cfii.training.cases import Case, CaseSet
+from cfii.training.sets.synapse import CLASSES
 
 # label, centre (x, y), radii, intensity, probability of being in the slice. x and y run from -1 to 1, right and
 # down; a patient's left is on the right, as radiologists look at it. Later organs lie over earlier ones.
@@ -38,23 +29,28 @@ ORGANS = (
 )
 
 
-class Phantom(Dataset):
-    """`length` slices (image (1, size, size) float32, labels (size, size) int64); slice i depends on
-    seed and i alone."""
+class Phantom(CaseSet):
+    """`length` slices in [0, 1] (before noise) with labels; slice i depends on seed and i alone."""
+
+    classes = CLASSES
+    channels = 1
 
     def __init__(self, length: int, size: int = 96, seed: int = 0) -> None:
         if length < 1 or size < 16:
             raise ValueError(f"length and size: expected at least 1 and 16, got {length} and {size}")
         self.length, self.size, self.seed = length, size, seed
+        self.names = [f"phantom{index:04d}" for index in range(length)]
 
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        if not 0 <= index < self.length:
-            raise IndexError(index)
+    def load(self, index: int) -> Case:
         image, labels = draw(np.random.default_rng([self.seed, index]), self.size)
-        return torch.from_numpy(image)[None], torch.from_numpy(labels)
+        return Case(self.names[index], image[None], labels, Path(self.names[index]))
+
+
+def phantom(root: str | Path | None = None, split: str = "train", *, size: int = 96) -> CaseSet:
+    """The demo data: 400 slices to train on, 32 to validate, 64 to test; nothing is read, `root` is not used."""
+    seeds = {"train": (400, 1), "val": (32, 3), "test": (64, 2)}
+    length, seed = seeds[split]
+    return Phantom(length, size, seed)
 
 
 def draw(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
