@@ -17,8 +17,8 @@ from cfii.training.files import MAX_VALUES, DataError, reading
 class ArrayFiles(CaseSet):
     """One file per case, with one array for the image and one for the labels.
 
-    The image is (H, W), or (D, H, W) for a volume. Unsigned 8-bit images are scaled to [0, 1] by 1/255; others are
-    expected as their format has them.
+    The image is (H, W), or (D, H, W) for a volume. Unsigned 8-bit images are scaled to [0, 1] by 1/255; others
+    are expected as their format has them.
 
     Args:
         files: `.npz`, or HDF5 with any other extension.
@@ -61,25 +61,27 @@ class ArrayFiles(CaseSet):
             )
         return Case(
             name=self.names[index],
-            image=self.scale(image, file)[None],
+            image=scale_array(image, file, self.value_range)[None],
             label=label if self.relabel is None else self.relabel(label, file),
             file=file,
         )
 
-    def scale(self, image: np.ndarray, file: Path) -> np.ndarray:
-        if image.dtype.kind not in "fiu":
-            raise DataError(f"{file}: expected an image of real numbers, found {image.dtype}")
-        if image.dtype == np.uint8:
-            return image.astype(np.float32) / 255
-        if self.value_range is not None and image.size:
-            low, high = self.value_range
-            slack = 1e-3 * (high - low)  # rounding, and cubic interpolation by whoever prepared the file
-            if not (low - slack <= image.min() and image.max() <= high + slack):  # also refuses NaN
-                raise DataError(
-                    f"{file}: expected an image with values in [{low:g}, {high:g}], found {image.min():g} to "
-                    f"{image.max():g}; the format holds images that are already clipped and scaled"
-                )
-        return image.astype(np.float32)
+
+def scale_array(image: np.ndarray, file: Path, value_range: tuple[float, float] | None = None) -> np.ndarray:
+    """float32; unsigned 8-bit values as [0, 1]. Values outside `value_range` are an error."""
+    if image.dtype.kind not in "fiu":
+        raise DataError(f"{file}: expected an image of real numbers, found {image.dtype}")
+    if image.dtype == np.uint8:
+        return image.astype(np.float32) / 255
+    if value_range is not None and image.size:
+        low, high = value_range
+        slack = 1e-3 * (high - low)  # rounding, and cubic interpolation by whoever prepared the file
+        if not (low - slack <= image.min() and image.max() <= high + slack):  # also refuses NaN
+            raise DataError(
+                f"{file}: expected an image with values in [{low:g}, {high:g}], found {image.min():g} to "
+                f"{image.max():g}; the format holds images that are already clipped and scaled"
+            )
+    return image.astype(np.float32)
 
 
 def read_arrays(file: Path, keys: Sequence[str]) -> list[np.ndarray]:
@@ -112,7 +114,8 @@ def read_dataset(file: Path, data: Any, key: str) -> np.ndarray:
         expected = prod(ceil(n / chunk) for n, chunk in zip(values.shape, values.chunks, strict=True))
         if values.id.get_num_chunks() != expected:
             raise DataError(
-                f"{file}: expected {expected} chunks in {key!r}, found {values.id.get_num_chunks()}: it is damaged"
+                f"{file}: expected {expected} chunks in {key!r}, found {values.id.get_num_chunks()}: it is "
+                "damaged"
             )
     elif values.size and values.id.get_storage_size() != values.size * values.dtype.itemsize:
         raise DataError(f"{file}: expected {values.size} values in {key!r}, found fewer: it is damaged")

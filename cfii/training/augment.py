@@ -11,13 +11,13 @@ from torch import Tensor
 
 
 class RotateFlip:
-    """Half of the samples are turned by 0 to 3 quarters and then flipped along one axis; a quarter of them is rotated
-    by -20 to 19 degrees; a quarter stays.
+    """Half of the samples are turned by 0 to 3 quarters and then flipped along one axis; a quarter of them is
+    rotated by -20 to 19 degrees; a quarter stays.
 
     The paper says "random rotation and flipping"; the probabilities are TransUNet's, whose code CFII-Net's data
-    follows. Different from that code: what happens to a sample depends on the seed, the epoch and the sample alone,
-    so that no worker repeats itself, and a resumed run goes on as if it had not stopped; it happens after resizing
-    and, where the batch is there, on the GPU; and images are rotated bilinearly.
+    follows. Different from that code: what happens to a sample depends on the seed, the epoch and the sample
+    alone, so that no worker repeats itself, and a resumed run goes on as if it had not stopped; it happens after
+    resizing and, where the batch is there, on the GPU; and images are rotated bilinearly.
 
     Args:
         seed: another one gives other choices.

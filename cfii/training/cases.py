@@ -137,7 +137,9 @@ def hold_out(cases: CaseSet, fraction: float, seed: int = 0) -> tuple[Subset, Su
     subjects = cases.subjects
     unique = sorted(set(subjects))
     if len(unique) < 2:
-        raise DataError(f"a part cannot be held out: expected at least 2 subjects, found {len(unique)}: {unique[0]}")
+        raise DataError(
+            f"a part cannot be held out: expected at least 2 subjects, found {len(unique)}: {unique[0]}"
+        )
     count = min(max(round(fraction * len(unique)), 1), len(unique) - 1)
     held = set(np.random.default_rng(seed).permutation(unique)[:count].tolist())
     inside = [subject in held for subject in subjects]
@@ -152,7 +154,9 @@ def check_image(case: Case, channels: int) -> None:
     if image.ndim not in (3, 4) or 0 in image.shape:
         raise DataError(f"{case.file}: expected an image of 2 or 3 dimensions, found {format_shape(case.shape)}")
     if len(image) != channels:
-        raise DataError(f"{case.file}: expected {channels} channels, like the set's first image, found {len(image)}")
+        raise DataError(
+            f"{case.file}: expected {channels} channels, like the set's first image, found {len(image)}"
+        )
     if not np.isfinite(image).all():
         raise DataError(f"{case.file}: expected finite values in the image, found NaN or infinity")
 
@@ -179,7 +183,9 @@ def whole_numbers(values: np.ndarray, file: Path) -> np.ndarray:
     if values.dtype.kind in "biu":
         return values
     if values.dtype.kind != "f" or not np.isfinite(values).all() or (values != np.rint(values)).any():
-        raise DataError(f"{file}: expected whole numbers as labels, found {values.dtype} with fractions, NaN or text")
+        raise DataError(
+            f"{file}: expected whole numbers as labels, found {values.dtype} with fractions, NaN or text"
+        )
     return values.astype(np.int64)
 
 

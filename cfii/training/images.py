@@ -41,7 +41,6 @@ class ImageFiles(CaseSet):
         foreground: two classes instead: 0, and whatever is larger (instance ids).
         classes: their names; by default made from the values, or those of the masks' files.
         channels: 3 or 1.
-        subject: unused by most sets; pairs of one subject share the text before the first match of it.
     """
 
     def __init__(
@@ -88,33 +87,26 @@ class ImageFiles(CaseSet):
         if self.foreground:
             if mask.min() < 0 or len(np.unique(mask)) > MAX_LABELS:
                 raise DataError(
-                    f"{file}: expected 0 and instance ids, found {format_values(np.unique(mask))}: negative, or more "
-                    f"than {MAX_LABELS} of them"
+                    f"{file}: expected 0 and instance ids, found {format_values(np.unique(mask))}: negative, "
+                    f"or more than {MAX_LABELS} of them"
                 )
             return (mask > 0).astype(np.uint8)
         wrong = np.setdiff1d(mask, self.values)
         if len(wrong):
             raise DataError(
-                f"{file}: expected the mask values {format_values(self.values)}, found also {format_values(wrong)}"
+                f"{file}: expected the mask values {format_values(self.values)}, found also "
+                f"{format_values(wrong)}"
             )
-        return np.searchsorted(np.sort(self.values), mask) if is_sorted(self.values) else lookup(mask, self.values)
-
-
-def is_sorted(values: Sequence[int]) -> bool:
-    return list(values) == sorted(values)
-
-
-def lookup(mask: np.ndarray, values: Sequence[int]) -> np.ndarray:
-    order = np.argsort(values)
-    return order[np.searchsorted(np.asarray(values)[order], mask)]
+        order = np.argsort(self.values)
+        return order[np.searchsorted(self.values, mask, sorter=order)]
 
 
 def find_values(pairs: Sequence[Pair]) -> list[int]:
     """All values of all masks, sorted.
 
     Raises:
-        DataError: a single value; too many of them; or one in a single mask only, which is more often damage or an
-            instance's number than a class.
+        DataError: a single value; too many of them; or one in a single mask only, which is more often damage or
+            an instance's number than a class.
     """
     holders: dict[int, list[Path]] = {}
     for pair in pairs:
@@ -122,21 +114,22 @@ def find_values(pairs: Sequence[Pair]) -> list[int]:
             holders.setdefault(value, []).append(pair.mask)
         if len(holders) > MAX_LABELS:
             raise DataError(
-                f"{pair.mask}: expected label maps saved without loss (PNG, BMP, TIFF), found more than {MAX_LABELS} "
-                "different values up to this mask; for instance ids pass foreground=True"
+                f"{pair.mask}: expected label maps saved without loss (PNG, BMP, TIFF), found more than "
+                f"{MAX_LABELS} different values up to this mask; for instance ids pass foreground=True"
             )
     values = sorted(holders)
     if len(values) < 2:
         raise DataError(
-            f"{pairs[0].mask}: expected at least two classes, but every mask in {pairs[0].mask.parent} holds only the "
-            f"value {format_values(values)}"
+            f"{pairs[0].mask}: expected at least two classes, but every mask in {pairs[0].mask.parent} holds "
+            f"only the value {format_values(values)}"
         )
     for value, files in holders.items():
         if len(files) == 1 and len(pairs) > 3:
             others = format_values([v for v in values if v != value])
             raise DataError(
-                f"{files[0]}: expected values that other masks hold too ({others}), found {value} in this mask alone; if "
-                f"it is a class, pass values={values if len(values) < 9 else '[…]'}, and for instance ids foreground=True"
+                f"{files[0]}: expected values that other masks hold too ({others}), found {value} in this "
+                f"mask alone; if it is a class, pass values={values if len(values) < 9 else '[…]'}, and for "
+                "instance ids foreground=True"
             )
     return values
 
@@ -148,7 +141,9 @@ def union(files: Sequence[Path], size: tuple[int, int], image: Path) -> np.ndarr
         mask = read_mask(file, size)
         require_size(mask, file, size, image)
         if len(np.unique(mask)) > 2:
-            raise DataError(f"{file}: expected a mask of 0 and one other value, found {format_values(np.unique(mask))}")
+            raise DataError(
+                f"{file}: expected a mask of 0 and one other value, found {format_values(np.unique(mask))}"
+            )
         found |= mask > 0
     return found
 
@@ -211,7 +206,9 @@ def read_polygons(file: Path, size: tuple[int, int]) -> np.ndarray:
     with reading(file, "an XML file of Annotations with Regions of Vertices"):
         text = file.read_text(encoding="utf-8-sig")
         if re.search(r"<!\s*(DOCTYPE|ENTITY)", text):
-            raise DataError(f"{file}: expected annotations alone, found a document type, which may hide expansions")
+            raise DataError(
+                f"{file}: expected annotations alone, found a document type, which may hide expansions"
+            )
         regions = ElementTree.fromstring(text).findall(".//Region")
         polygons = [[(float(v.attrib["X"]), float(v.attrib["Y"])) for v in r.iter("Vertex")] for r in regions]
     if not polygons:

@@ -28,9 +28,9 @@ def iou(prediction: np.ndarray, truth: np.ndarray) -> float:
 def hd95(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float] | None = None) -> float:
     """The 95th percentile of the distances from either mask's surface to the other's, as in medpy.
 
-    The surface is what one erosion (faces only) takes away, so a voxel at the edge of the array belongs to it. The
-    distances of both directions are pooled before the percentile (linear interpolation). MONAI takes the larger
-    of two percentiles instead.
+    The surface is what one erosion (faces only) takes away, so a voxel at the edge of the array belongs to it.
+    The distances of both directions are pooled before the percentile (linear interpolation). MONAI takes the
+    larger of two percentiles instead.
 
     Args:
         prediction, truth: masks of one shape.
@@ -40,7 +40,9 @@ def hd95(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float] | N
         ValueError: an empty mask, which has no surface.
     """
     if not (prediction.any() and truth.any()):
-        raise ValueError("prediction and truth: expected masks that are not empty, as an empty one has no surface")
+        raise ValueError(
+            "prediction and truth: expected masks that are not empty, as an empty one has no surface"
+        )
     return float(np.percentile(np.concatenate(surface_distances(prediction, truth, spacing)), 95))
 
 
@@ -48,8 +50,9 @@ def surface_distances(
     a: np.ndarray, b: np.ndarray, spacing: Sequence[float] | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """From each surface voxel of `a` to the nearest of `b`, and the other way round."""
-    # A tree of surface voxels is as exact as a distance transform of the volume, and needs no volume of distances.
-    points = [surface(mask) * (np.ones(mask.ndim) if spacing is None else np.asarray(spacing)) for mask in (a, b)]
+    # A tree of surface voxels is as exact as a distance transform, and needs no volume of distances.
+    scale = np.ones(a.ndim) if spacing is None else np.asarray(spacing)
+    points = [surface(mask) * scale for mask in (a, b)]
     return KDTree(points[1]).query(points[0])[0], KDTree(points[0]).query(points[1])[0]
 
 

@@ -35,9 +35,9 @@ class Volume:
     image: nib.Nifti1Image
 
     def restore(self, labels: np.ndarray) -> np.ndarray:
-        """(D, H, W) in the orientation of `values` -> (X, Y, Z) as stored in the file."""
+        """([N,] D, H, W) in the orientation of `values` -> (X, Y, Z[, N]) as stored in the file."""
         back = ornt_transform(axcodes2ornt(ORIENTATION), io_orientation(self.image.affine))
-        return np.ascontiguousarray(apply_orientation(labels.transpose(2, 1, 0), back))
+        return np.ascontiguousarray(apply_orientation(labels.T, back))
 
 
 def read_nifti(file: str | Path) -> Volume:
@@ -52,7 +52,8 @@ def read_nifti(file: str | Path) -> Volume:
     file = Path(file)
     with reading(file, "a NIfTI file"):
         # Read whole, so that gzip gets to its checksum; nibabel alone stops before it.
-        data = (gzip.open if file.name.endswith(".gz") else open)(file, "rb").read()
+        with (gzip.open if file.name.endswith(".gz") else open)(file, "rb") as opened:
+            data = opened.read()
         kind = HEADER_BYTES.get(int.from_bytes(data[:4], "little")) or HEADER_BYTES.get(
             int.from_bytes(data[:4], "big")
         )
@@ -74,25 +75,26 @@ def read_nifti(file: str | Path) -> Volume:
             raise DataError(f"{file}: expected a positive voxel size, found {spacing.tolist()}")
         turn = ornt_transform(io_orientation(affine), axcodes2ornt(ORIENTATION))
         values = apply_orientation(np.asarray(image.dataobj), turn)
-    values = values.transpose(2, 1, 0) if values.ndim == 3 else values.transpose(3, 2, 1, 0)
     turned = np.empty(3)
     turned[turn[:, 0].astype(int)] = spacing
-    return Volume(values if values.ndim == 4 else values[None], tuple(turned[::-1].tolist()), image)
+    return Volume(values.T if values.ndim == 4 else values.T[None], tuple(turned[::-1].tolist()), image)
 
 
 def write_nifti(file: str | Path, labels: np.ndarray, like: Volume) -> None:
-    """Write labels (D, H, W) with the affine, spacing, orientation and size of the volume they belong to.
+    """Write labels (D, H, W), or masks (N, D, H, W) as a fourth axis, with the affine, spacing, orientation and
+    size of the volume they belong to.
 
     Raises:
         ValueError: labels of another size, or a name that is not `.nii` or `.nii.gz`.
     """
     if not str(file).endswith(ENDINGS):
         raise ValueError(f"file: expected a name that ends in {' or '.join(ENDINGS)}, got {file}")
-    stored = like.restore(labels)
-    if stored.shape != like.image.shape[:3]:
+    if labels.ndim not in (3, 4) or labels.shape[-3:] != like.values.shape[1:]:
         raise ValueError(
-            f"labels: expected {format_shape(like.values.shape[1:])}, like the volume, got {format_shape(labels.shape)}"
+            f"labels: expected {format_shape(like.values.shape[1:])}, like the volume, got "
+            f"{format_shape(labels.shape)}"
         )
+    stored = like.restore(labels)
     header = like.image.header.copy()
     # Of the image's header, what describes its values and its fourth axis does not hold for labels.
     header.set_data_shape(stored.shape)
@@ -129,7 +131,12 @@ class NiftiFiles(CaseSet):
         channels: int = 1,
         subject: Callable[[str], str] = str,
     ) -> None:
-        self.images, self.labels, self.names, self.classes = list(images), list(labels), list(names), tuple(classes)
+        self.images, self.labels, self.names, self.classes = (
+            list(images),
+            list(labels),
+            list(names),
+            tuple(classes),
+        )
         self.window, self.channels, self.subject = check_window(window), channels, subject
 
     @property

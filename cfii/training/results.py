@@ -30,9 +30,7 @@ class Results:
         >>> results.save("scores")
     """
 
-    def __init__(
-        self, classes: Sequence[str], protocol: Protocol = "strict", multilabel: bool = False
-    ) -> None:
+    def __init__(self, classes: Sequence[str], protocol: Protocol = "strict", multilabel: bool = False) -> None:
         self.scored = tuple(classes if multilabel else classes[1:])
         self.protocol, self.multilabel = protocol, multilabel
         self.scores: dict[str, list[tuple[float, float, float]]] = {}
@@ -50,15 +48,13 @@ class Results:
             raise ValueError(f"name: expected every case once, got {name!r} again")
         masks = range(len(self.scored)) if self.multilabel else range(1, len(self.scored) + 1)
         pick = (lambda labels, i: labels[i]) if self.multilabel else (lambda labels, i: labels == i)
-        self.scores[name] = [
-            score(pick(prediction, i), pick(truth, i), self.protocol, spacing) for i in masks
-        ]
+        self.scores[name] = [score(pick(prediction, i), pick(truth, i), self.protocol, spacing) for i in masks]
         self.units.add("mm" if spacing is not None and self.protocol == "strict" else "voxels")
 
     @property
     def unit(self) -> str:
         """Of HD95: "voxels", or "mm" where every case has a spacing."""
-        return self.units.pop() if len(self.units) == 1 else " and ".join(sorted(self.units)) or "voxels"
+        return " and ".join(sorted(self.units)) or "voxels"
 
     def array(self) -> np.ndarray:
         """(cases, classes, metrics)."""
@@ -66,13 +62,11 @@ class Results:
 
     def case_means(self) -> dict[str, float]:
         """Each case's Dice, mean over its classes; NaN where no class is there."""
-        return {
-            name: mean(np.array(rows)[:, 0], 0).item() for name, rows in self.scores.items()
-        }
+        return {name: mean(np.array(rows)[:, 0], 0).item() for name, rows in self.scores.items()}
 
     def summary(self, seed: int = 0) -> dict[str, dict[str, dict[str, float]]]:
-        """For each class and for "mean", for each metric: mean, std (over cases, n - 1), low and high (of a bootstrap
-        95 % interval of the mean over cases), and the number of cases that count.
+        """For each class and for "mean", for each metric: mean, std (over cases, n - 1), low and high (of a
+        bootstrap 95 % interval of the mean over cases), and the number of cases that count.
 
         The mean of classes is the mean of the classes' means, its std that of the cases' means.
         """
@@ -102,8 +96,8 @@ class Results:
     def markdown(self) -> str:
         """The summary as a table; Dice and IoU in percent."""
         lines = [
-            f"Protocol `{self.protocol}`, {len(self.scores)} cases; mean ± standard deviation over cases [bootstrap "
-            "95 % interval of the mean].",
+            f"Protocol `{self.protocol}`, {len(self.scores)} cases; mean ± standard deviation over cases "
+            "[bootstrap 95 % interval of the mean].",
             "",
             f"| class | Dice % | IoU % | HD95 ({self.unit}) | cases |",
             "| --- | --- | --- | --- | --- |",
@@ -126,7 +120,7 @@ class Results:
         }
 
     def save(self, folder: str | Path) -> None:
-        """Write `scores.csv` (a line for each case and class), `scores.json` (with the summary) and `scores.md`."""
+        """Write `scores.csv` (a line for each case and class), `scores.json` (with the summary), `scores.md`."""
         folder = Path(folder)
         with writing(folder / "scores.csv") as file, file.open("w", newline="", encoding="utf-8") as opened:
             table = csv.writer(opened)

@@ -13,7 +13,10 @@ from cfii.training.nifti import NiftiFiles
 CLASSES = ("background", "right ventricle", "myocardium", "left ventricle")
 # SSL4MIS's and WSL4MIS's lists, and the folders of its slices and volumes.
 H5_LISTS = {"train": ("train_slices.list",), "val": ("val.list",), "test": ("test.list",)}
-H5_FOLDERS = {2: ("ACDC_training_slices", "data/slices", "slices"), 3: ("ACDC_training_volumes", "data", "volumes")}
+H5_FOLDERS = {
+    2: ("ACDC_training_slices", "data/slices", "slices"),
+    3: ("ACDC_training_volumes", "data", "volumes"),
+}
 # MT-UNet's lists and folders: slices but for the test.
 NPZ = {"train": ("train", 2), "val": ("valid", 2), "test": ("test", 3)}
 # The official archive.
@@ -28,10 +31,11 @@ def acdc(root: str | Path, split: str = "train") -> CaseSet:
       `ACDC_training_volumes/patient001_frame01.h5` with `image` in [0, 1] and `label`; `train_slices.list`,
       `val.list`, `test.list`.
     - MT-UNet: `train/*.npz`, `valid/*.npz`, `test/*.npz` with `img` and `label`; `lists_ACDC/train.txt` …
-    - the official archive: `training/patient001/patient001_frame01.nii.gz` and `…_gt.nii.gz`, likewise `testing/`.
-      Each volume is clipped to its own 1st and 99th percentile and scaled to [0, 1], which gives SSL4MIS's images.
-      A list `train.list`, `val.list` or `test.list` of patients in the root, one a line, replaces the archive's
-      own split (the paper splits the 100 training patients 70 to 30, at random, and does not list them).
+    - the official archive: `training/patient001/patient001_frame01.nii.gz` and `…_gt.nii.gz`, likewise
+      `testing/`. Each volume is clipped to its own 1st and 99th percentile and scaled to [0, 1], which gives
+      SSL4MIS's images. A list `train.list`, `val.list` or `test.list` of patients in the root, one a line,
+      replaces the archive's own split (the paper splits the 100 training patients 70 to 30, at random, and does
+      not list them).
 
     Raises:
         NoSuchSplit: the layout has no such split here.
@@ -90,7 +94,9 @@ def from_nifti(root: Path, split: str) -> CaseSet:
         if not patients:
             raise DataError(f"{root / NIFTI[split]}: expected folders patient001 …, found none")
     else:
-        raise NoSuchSplit(f"{root}: expected {listed.name} or {NIFTI.get(split, 'a folder')}/ for the split {split!r}")
+        raise NoSuchSplit(
+            f"{root}: expected {listed.name} or {NIFTI.get(split, 'a folder')}/ for the split {split!r}"
+        )
     images = [image for folder in patients for image in annotated_frames(folder)]
     labels = [file.with_name(file.name.replace(".nii", "_gt.nii")) for file in images]
     names = [file.name.partition(".nii")[0] for file in images]
@@ -102,7 +108,9 @@ def find_patient(root: Path, name: str, listed: Path) -> Path:
     for folder in NIFTI.values():
         if (root / folder / name).is_dir():
             return root / folder / name
-    raise DataError(f"{root}: expected the folder {name} in training/ or testing/, as {listed} lists it, found none")
+    raise DataError(
+        f"{root}: expected the folder {name} in training/ or testing/, as {listed} lists it, found none"
+    )
 
 
 def annotated_frames(folder: Path) -> list[Path]:
@@ -115,9 +123,13 @@ def annotated_frames(folder: Path) -> list[Path]:
     for frame in frames:
         stem = f"{folder.name}_frame{frame:02d}"
         for end in ("", "_gt"):
-            found = next((f for ending in (".nii.gz", ".nii") if (f := folder / f"{stem}{end}{ending}").is_file()), None)
+            found = next(
+                (f for ending in (".nii.gz", ".nii") if (f := folder / f"{stem}{end}{ending}").is_file()), None
+            )
             if found is None:
-                raise DataError(f"{folder / (stem + end)}.nii.gz: expected this file, as {info} names it, found none")
+                raise DataError(
+                    f"{folder / (stem + end)}.nii.gz: expected this file, as {info} names it, found none"
+                )
             if not end:
                 images.append(found)
     return images

@@ -39,10 +39,10 @@ def folder(
 
     - `img/` and `labelcol/` (also images, masks, labels …) with equal file names but for the extension;
     - `labelcol/<class>/`, one folder of binary masks for each class: multilabel;
-    - masks named `<image>_<class>.png` or `<image>_<class>_000.png`, several for an image: multilabel, and a class
-      without a mask is absent from that image (SAM-Med2D, TotalSegmentator);
-    - side by side, `001.bmp` + `001.png` or `a.png` + `a_mask.png`; of a pair without such a suffix the mask is the
-      one with a single channel and fewer values;
+    - masks named `<image>_<class>.png` or `<image>_<class>_000.png`, several for an image: multilabel, and a
+      class without a mask is absent from that image (SAM-Med2D, TotalSegmentator);
+    - side by side, `001.bmp` + `001.png` or `a.png` + `a_mask.png`; of a pair without such a suffix the mask is
+      the one with a single channel and fewer values;
     - a folder for each image, holding `images/` and `masks/`, a mask for each object: their union (Data Science
       Bowl 2018).
 
@@ -61,9 +61,7 @@ def folder(
         root = innermost(find_split(root, split))
     elif split != "train":
         raise NoSuchSplit(f"{root}: expected a folder {SPLITS[split][0]} for the split {split!r}, found none")
-    return ImageFiles(
-        find_pairs(root), values=values, foreground=foreground, classes=classes, channels=channels
-    )
+    return ImageFiles(find_pairs(root), values=values, foreground=foreground, classes=classes, channels=channels)
 
 
 def find_split(root: Path, split: str) -> Path:
@@ -94,8 +92,8 @@ def find_pairs(root: Path) -> list[Pair]:
     if images or masks:
         if not (images and masks):
             raise DataError(
-                f"{root / ('img' if masks else 'labelcol')}: expected the folder, as {root} has the other of img/ and "
-                "labelcol/"
+                f"{root / ('img' if masks else 'labelcol')}: expected the folder, as {root} has the other of "
+                "img/ and labelcol/"
             )
         pairs = pairs_in_folders(images, masks)
     else:
@@ -142,7 +140,9 @@ def pairs_by_class_suffix(images: dict[str, Path], masks: list[Path]) -> list[Pa
     for mask in masks:
         owners = [stem for stem in images if mask.stem.startswith(f"{stem}_")]
         if not owners:
-            raise DataError(f"{mask}: expected the name of an image, and of a class behind it, found no such image")
+            raise DataError(
+                f"{mask}: expected the name of an image, and of a class behind it, found no such image"
+            )
         stem = max(owners, key=len)
         name = re.sub(r"_\d+$", "", mask.stem[len(stem) + 1 :])
         # a_mask.png beside a_mask_2.png is one class without a name of its own

@@ -32,15 +32,15 @@ SPLITS = {"train": ("train.txt", "train_npz", ".npz", 2), "test": ("test_vol.txt
 def synapse(
     root: str | Path, split: str = "train", *, label_order: Literal["transunet", "btcv"] = "transunet"
 ) -> CaseSet:
-    """Slices `train_npz/case0005_slice000.npz` and volumes `test_vol_h5/case0008.npy.h5`, both with `image` (already
-    clipped to [-125, 275] HU and scaled to [0, 1]) and `label`.
+    """Slices `train_npz/case0005_slice000.npz` and volumes `test_vol_h5/case0008.npy.h5`, both with `image`
+    (already clipped to [-125, 275] HU and scaled to [0, 1]) and `label`.
 
     The lists `train.txt` and `test_vol.txt` are looked for in the root, in `lists_Synapse/` and in
     `lists/lists_Synapse/`, there and in the folders above it (TransUNet keeps them with its code).
 
     Args:
-        label_order: two numberings are in circulation. "transunet": 0 to 8, in the order of `CLASSES`. "btcv": the
-            raw 0 to 13, brought to that order. Files of one read as the other would be scored wrongly: labels
+        label_order: two numberings are in circulation. "transunet": 0 to 8, in the order of `CLASSES`. "btcv":
+            the raw 0 to 13, brought to that order. Files of one read as the other would be scored wrongly: labels
             above 8 are an error in the first.
 
     Raises:
@@ -71,8 +71,9 @@ def find_list(root: Path, name: str) -> Path:
     for place in places:
         if (place / name).is_file():
             return place / name
-    raise NoSuchSplit(f"{root}: expected the list {name} in it, in lists_Synapse/ or in lists/lists_Synapse/, found none")
-
+    raise NoSuchSplit(
+        f"{root}: expected the list {name} in it, in lists_Synapse/ or in lists/lists_Synapse/, found none"
+    )
 
 
 def from_btcv(label: np.ndarray, file: Path) -> np.ndarray:
