@@ -182,7 +182,8 @@ def check_label(case: Case, num_classes: int, multilabel: bool) -> np.ndarray:
 def whole_numbers(values: np.ndarray, file: Path) -> np.ndarray:
     if values.dtype.kind in "biu":
         return values
-    if values.dtype.kind != "f" or not np.isfinite(values).all() or (values != np.rint(values)).any():
+    # beyond 2^31 floats are no labels, and do not fit whole numbers
+    if values.dtype.kind != "f" or not (np.abs(values) < 2**31).all() or (values != np.rint(values)).any():
         raise DataError(
             f"{file}: expected whole numbers as labels, found {values.dtype} with fractions, NaN or text"
         )

@@ -16,13 +16,13 @@ METRICS = ("dice", "iou", "hd95")
 def dice(prediction: np.ndarray, truth: np.ndarray) -> float:
     r"""$2|A \cap B| / (|A| + |B|)$ of two masks of any shape; NaN if both are empty."""
     total = np.count_nonzero(prediction) + np.count_nonzero(truth)
-    return 2 * np.count_nonzero(prediction & truth) / total if total else float("nan")
+    return float(2 * np.count_nonzero(prediction & truth) / total) if total else float("nan")
 
 
 def iou(prediction: np.ndarray, truth: np.ndarray) -> float:
     r"""$|A \cap B| / |A \cup B|$ (Jaccard); NaN if both are empty."""
     total = np.count_nonzero(prediction | truth)
-    return np.count_nonzero(prediction & truth) / total if total else float("nan")
+    return float(np.count_nonzero(prediction & truth) / total) if total else float("nan")
 
 
 def hd95(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float] | None = None) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -25,11 +26,12 @@ class Survey:
         values: smallest and largest value of all images.
         pixels: of each class, over all cases.
         present: in how many cases each class is.
+        planes: of each slice that is not of one value, a hash of its image; equal ones are the same picture.
+        patients: the subjects, where they are more than the cases' own names.
         examples: some cases, spread over the set.
     """
 
     classes: tuple[str, ...]
-    subjects: set[str]
     cases: int = 0
     errors: list[str] = field(default_factory=list)
     shapes: Counter = field(default_factory=Counter)
@@ -38,6 +40,8 @@ class Survey:
     pixels: np.ndarray | None = None
     present: np.ndarray | None = None
     total_pixels: int = 0
+    planes: Counter = field(default_factory=Counter)
+    patients: set[str] = field(default_factory=set)
     examples: list[Case] = field(default_factory=list)
 
     @property
@@ -71,7 +75,9 @@ def survey(cases: CaseSet, advance: Callable[[], None] = lambda: None) -> Survey
         advance: called after each case, for a progress bar.
     """
     count = len(cases.classes)
-    found = Survey(cases.classes, set(cases.subjects))
+    found = Survey(cases.classes)
+    if cases.subjects != cases.names:
+        found.patients = set(cases.subjects)
     found.pixels, found.present = np.zeros(count, np.int64), np.zeros(count, np.int64)
     shown = set(np.linspace(0, len(cases) - 1, SHOWN).round().astype(int).tolist())
     for index in range(len(cases)):
@@ -91,6 +97,9 @@ def add(found: Survey, case: Case, multilabel: bool) -> None:
     found.cases += 1
     found.shapes[case.shape] += 1
     found.spacings[None if case.spacing is None else tuple(round(s, 4) for s in case.spacing)] += 1
+    for plane in case.image.reshape(len(case.image), -1, *case.shape[-2:]).swapaxes(0, 1):
+        if plane.min() < plane.max():
+            found.planes[hashlib.blake2b(np.ascontiguousarray(plane), digest_size=16).digest()] += 1
     low, high = found.values
     found.values = min(low, float(case.image.min())), max(high, float(case.image.max()))
     if case.label is None:

@@ -14,9 +14,9 @@ def test_writing_replaces_whole_or_not_at_all(tmp_path):
 
 
 def test_reading_names_the_file(tmp_path):
-    with pytest.raises(DataError, match="a.png: expected an image, but ZeroDivisionError: division by zero"):
-        with reading(tmp_path / "a.png", "an image"):
-            1 / 0  # noqa: B018
+    message = r"a\.png: expected an image, but ZeroDivisionError: division by zero"
+    with pytest.raises(DataError, match=message), reading(tmp_path / "a.png", "an image"):
+        1 / 0  # noqa: B018
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_bad_lists_are_named(tmp_path, text, message):
 def test_lists(tmp_path):
     (tmp_path / "train.txt").write_text("a.npz\r\nb\n\n")
     assert read_list(tmp_path / "train.txt", ".npz") == ["a", "b"]
-    with pytest.raises(DataError, match="missing.txt: expected a text file"):
+    with pytest.raises(DataError, match=r"missing\.txt: expected a text file"):
         read_list(tmp_path / "missing.txt")
     with pytest.raises(DataError, match=r"a\.h5: expected this file, as train\.txt lists it"):
         require_files(["a"], tmp_path, ".h5", "train.txt")

@@ -1,0 +1,132 @@
+"""A data set's splits and loaders, for Lightning."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning
+from torch.utils.data import DataLoader, DistributedSampler
+
+from cfii.training.cases import CaseSet, Slices, hold_out
+from cfii.training.files import DataError, NoSuchSplit
+from cfii.training.resize import Resize, Rule
+from cfii.training.samples import Samples
+from cfii.training.sets import SPLITS, open_set
+
+Name = Literal["synapse", "acdc", "glas", "monuseg", "decathlon", "folder", "phantom"]
+
+
+class SegmentationData(lightning.LightningDataModule):
+    """One of the data sets, as batches for training and as cases for scoring.
+
+    Args:
+        name: of the data set.
+        root: its folder; "phantom" needs none.
+        size: of the network's input, height and width, or one number for both.
+        resize: the rule, see `cfii.training.resize.Resize`.
+        batch_size: images in a batch, on each device.
+        num_workers: processes that read; 0 reads in the main one.
+        val_fraction: where the set has no validation split, this part of its training split is held out, at
+            random by patient. The test split is never used to choose anything.
+        seed: of what is held out, and of the order of training.
+        options: of the data set: `label_order` (synapse), `window` and `slices` (decathlon), `values`,
+            `foreground`, `classes` and `channels` (folder).
+    """
+
+    def __init__(
+        self,
+        name: Name = "folder",
+        root: Path | None = None,
+        size: int | tuple[int, int] = 224,
+        resize: Rule = "bilinear",
+        batch_size: int = 8,
+        num_workers: int = 2,
+        val_fraction: float = 0.2,
+        seed: int = 1234,
+        options: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1 or num_workers < 0:
+            raise ValueError(
+                f"batch_size and num_workers: expected at least 1 and 0, got {batch_size} and {num_workers}"
+            )
+        self.name, self.root, self.options = name, root, dict(options or {})
+        self.resize = Resize(size, resize)
+        self.batch_size, self.num_workers = batch_size, num_workers
+        self.val_fraction, self.seed = val_fraction, seed
+        self.opened: dict[str, CaseSet] = {}
+
+    def open(self, split: str) -> CaseSet:
+        return open_set(self.name, self.root, split, **self.options)
+
+    def splits(self) -> dict[str, CaseSet]:
+        """The splits that the set has.
+
+        Raises:
+            NoSuchSplit: none at all.
+        """
+        found: dict[str, CaseSet] = {}
+        reasons = []
+        for split in SPLITS:
+            try:
+                found[split] = self.open(split)
+            except NoSuchSplit as error:
+                reasons.append(error)
+        if not found:
+            raise reasons[0]
+        return found
+
+    def cases(self, split: str) -> CaseSet:
+        """The cases of a split, read once.
+
+        "val" is held out of "train" where the set has none; "test" is "val" where the set has none.
+        """
+        if split not in self.opened:
+            if split == "test":
+                try:
+                    self.opened[split] = self.open("test")
+                except NoSuchSplit:
+                    self.opened[split] = self.cases("val")
+            else:
+                train = self.open("train")
+                try:
+                    val = self.open("val")
+                except NoSuchSplit:
+                    train, val = hold_out(train, self.val_fraction, self.seed)
+                self.opened.update(train=train, val=val)
+        return self.opened[split]
+
+    def train_dataloader(self) -> DataLoader:
+        samples = Samples(self.cases("train"), self.resize)
+        world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        if len(samples) < self.batch_size * world:
+            raise DataError(
+                f"batch_size: expected at most the {len(samples)} training samples"
+                + (f" over {world} processes" if world > 1 else "")
+                + f", got {self.batch_size}"
+            )
+        # Its order depends on seed and epoch alone, whatever came before: a resumed run sees the same batches.
+        sampler = DistributedSampler(samples, world, rank, shuffle=True, seed=self.seed, drop_last=True)
+        return self.loader(samples, sampler, drop_last=True)
+
+    def val_dataloader(self) -> DataLoader:
+        cases = self.cases("val")
+        return self.loader(Samples(cases if is_flat(cases) else Slices(cases), self.resize))
+
+    def loader(self, samples: Samples, sampler: DistributedSampler | None = None, **options: Any) -> DataLoader:
+        return DataLoader(
+            samples,
+            self.batch_size,
+            sampler=sampler,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=self.trainer is not None
+            and self.trainer.accelerator.__class__.__name__ == "CUDAAccelerator",
+            **options,
+        )
+
+
+def is_flat(cases: CaseSet) -> bool:
+    """Whether the cases are images, not volumes."""
+    return len(cases[0].shape) == 2
