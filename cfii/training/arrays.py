@@ -123,7 +123,9 @@ def check_chunks(file: Path, key: str, values: h5py.Dataset) -> None:
     for start in product(*starts):
         filter_mask, _ = values.id.read_direct_chunk(start)  # raises where the index leads nowhere
         if filter_mask:
-            raise DataError(f"{file}: expected a compressed chunk of {key!r} at {start}, found another: it is damaged")
+            raise DataError(
+                f"{file}: expected a compressed chunk of {key!r} at {start}, found another: it is damaged"
+            )
 
 
 def require_key(file: Path, key: str, found: Sequence[str]) -> str:

@@ -114,8 +114,8 @@ class NiftiFiles(CaseSet):
         images, labels: files, in the same order; a label may be None.
         names: of the cases.
         window: (low, high), for computed tomography in Hounsfield units: values are clipped to it and scaled to
-            [0, 1]. None: each channel of a volume is clipped to its own 1st and 99th percentile and scaled to
-            [0, 1], as SSL4MIS prepares ACDC.
+            [0, 1]. None: each channel of a volume is clipped from above at its own 99th percentile (see
+            `upper_bound`) and scaled from its minimum to [0, 1], as SSL4MIS prepares ACDC.
         channels: of the images.
         subject: from a case's name to its patient's.
     """
@@ -181,10 +181,22 @@ def scale_intensity(values: np.ndarray, window: tuple[float, float] | None, file
     """Clip and scale (channels, D, H, W) to [0, 1] float32; see `NiftiFiles`."""
     if not np.isfinite(values).all():
         raise DataError(f"{file}: expected finite values in the image, found NaN or infinity")
-    channels = []
-    for channel in values.astype(np.float64):
-        low, high = np.percentile(channel, (1, 99)) if window is None else window
-        if window is None and not high > low:  # nearly all voxels have one value
-            low, high = channel.min(), max(channel.max(), channel.min() + 1)
-        channels.append((channel.clip(low, high) - low) / (high - low))
-    return np.stack(channels).astype(np.float32)
+    scaled = []
+    for channel in values:
+        if window is not None:
+            low, high = window
+        else:
+            low, high = channel.min(), upper_bound(channel)
+            high = high if high > low else max(channel.max(), low + 1)  # nearly all voxels have one value
+        scaled.append((channel.astype(np.float64).clip(low, high) - low) / (high - low))
+    return np.stack(scaled).astype(np.float32)
+
+
+def upper_bound(channel: np.ndarray) -> float:
+    """The value that 99 % of the voxels do not exceed: of whole numbers exactly, of fractions the centre of one
+    of 256 bins, as scikit-image's `cumulative_distribution`, which prepared SSL4MIS's files, finds it."""
+    if channel.dtype.kind in "iu":
+        return float(np.quantile(channel, 0.99, method="inverted_cdf"))
+    counts, edges = np.histogram(channel, bins=256)
+    first = int((counts.cumsum() / channel.size >= 0.99).argmax())
+    return float(edges[first] + edges[first + 1]) / 2

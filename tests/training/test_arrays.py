@@ -94,9 +94,7 @@ def test_a_lost_chunk_is_not_read_as_zeros(tmp_path, arrays):
         data["image"] = arrays["image"]
         label = data.create_dataset("label", (40, 30), "u1", chunks=(10, 30), compression="gzip")
         label[:30] = 1  # the last chunk is never written
-    with pytest.raises(
-        DataError, match=r"a\.h5: expected an HDF5 file, but "
-    ):
+    with pytest.raises(DataError, match=r"a\.h5: expected an HDF5 file, but "):
         read(tmp_path / "a.h5")
     with h5py.File(tmp_path / "b.h5", "w") as data:
         data["image"] = arrays["image"]
