@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     options = parser.parse_args()
     train, held_back, names = quickstart.load(options)
-    images, labels = (torch.stack(x) for x in zip(*held_back, strict=True))
+    images, labels = quickstart.stack(held_back)
 
     arms = ["plain", "CFII, half width", "CFII, full width"]
     results = {arm: {"dice": [], "parameters_M": 0.0} for arm in arms}

@@ -23,11 +23,14 @@ from matplotlib.patches import Patch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader
 
 from cfii import CFIILoss, create_model
-from cfii.training.folder import Folder, FolderError
-from cfii.training.phantom import CLASSES, Phantom
+from cfii.training.cases import Subset
+from cfii.training.files import DataError
+from cfii.training.resize import Resize
+from cfii.training.samples import Samples
+from cfii.training.sets import open_set
 
 WIDTHS = (32, 64, 128, 128)  # of the encoder's stages, at strides 1, 2, 4, 8
 console = Console()
@@ -37,22 +40,32 @@ def say(text: str) -> None:
     console.print(text, highlight=False, soft_wrap=True)
 
 
-def load(options: argparse.Namespace) -> tuple[Dataset, Dataset, list[str]]:
+def load(options: argparse.Namespace) -> tuple[Samples, Samples, list[str]]:
     """Training set, held-back set, class names."""
     if options.data is None:
-        train, held_back = Phantom(400, options.size, seed=1), Phantom(64, options.size, seed=2)
-        return train, held_back, list(CLASSES)
-    folder = Folder(options.data, options.size)
-    if len(folder) < 5:
-        raise FolderError(f"{options.data}: expected at least 5 pairs, to hold back one, found {len(folder)}")
-    mapping = ", ".join(f"{value} -> {label}" for label, value in enumerate(folder.values))
-    say(f"{len(folder)} pairs in {folder.root}; mask values as labels: {mapping}")
-    indices = range(len(folder))
-    train, held_back = [i for i in indices if i % 5 != 4], [i for i in indices if i % 5 == 4]
-    return Subset(folder, train), Subset(folder, held_back), [f"mask value {value}" for value in folder.values]
+        train, held_back = (open_set("phantom", None, split, size=options.size) for split in ("train", "test"))
+    else:
+        pairs = open_set("folder", options.data)
+        if len(pairs) < 5 or pairs.multilabel:
+            raise DataError(
+                f"{options.data}: expected at least 5 pairs, to hold back one, with one mask each, found "
+                f"{len(pairs)}"
+            )
+        say(f"{len(pairs)} pairs in {options.data}; labels: {', '.join(pairs.classes)}")
+        indices = range(len(pairs))
+        train = Subset(pairs, [i for i in indices if i % 5 != 4])
+        held_back = Subset(pairs, [i for i in indices if i % 5 == 4])
+    resize = Resize(options.size)
+    return Samples(train, resize), Samples(held_back, resize), list(train.classes)
 
 
-def fit(models: dict[str, torch.nn.Module], data: Dataset, num_classes: int, options: argparse.Namespace) -> None:
+def stack(samples: Samples) -> tuple[torch.Tensor, torch.Tensor]:
+    """All images and all labels of a set."""
+    batch = next(iter(DataLoader(samples, batch_size=len(samples))))
+    return batch["image"], batch["label"]
+
+
+def fit(models: dict[str, torch.nn.Module], data: Samples, num_classes: int, options: argparse.Namespace) -> None:
     """The same batches for every model, one optimiser each."""
     # Without L_EU, as its source (Li et al. 2022) switches it on after 20 epochs only; this run is shorter.
     criterion = CFIILoss(num_classes, lambda_eu=0)
@@ -71,8 +84,8 @@ def fit(models: dict[str, torch.nn.Module], data: Dataset, num_classes: int, opt
     )
     with bar:
         task = bar.add_task("training", total=options.steps)
-        for images, labels in DataLoader(data, batch_size=options.batch, sampler=sampler):
-            losses = []
+        for batch in DataLoader(data, batch_size=options.batch, sampler=sampler):
+            images, labels, losses = batch["image"], batch["label"], []
             for name, model in models.items():
                 optimizers[name].zero_grad()
                 loss = criterion(model.train()(images, return_aux=True), labels)
@@ -174,10 +187,10 @@ def main() -> None:
 
     try:
         train, held_back, names = load(options)
-    except FolderError as error:
+    except DataError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    images, labels = (torch.stack(x) for x in zip(*held_back, strict=True))
+    images, labels = stack(held_back)
 
     models = {}
     for name in ("plain", "CFII"):

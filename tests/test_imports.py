@@ -18,6 +18,7 @@ ORDER = [
     "losses",
     "codecs",
     "training",
+    "__main__",
 ]
 
 

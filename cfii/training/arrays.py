@@ -89,8 +89,9 @@ def read_arrays(file: Path, keys: Sequence[str]) -> list[np.ndarray]:
 
 
 def read_npz(file: Path, keys: Sequence[str]) -> list[np.ndarray]:
-    """Arrays by name; pickled objects are refused."""
-    with reading(file, "a NumPy .npz file"), np.load(file, allow_pickle=False) as data:
+    """Arrays by name; pickled objects are refused, as is np.load's default."""
+    # Opened here, as NumPy leaves a damaged file open.
+    with reading(file, "a NumPy .npz file"), file.open("rb") as opened, np.load(opened) as data:
         return [data[require_key(file, key, data.files)] for key in keys]
 
 

@@ -87,8 +87,8 @@ def predict(
 
 
 def repeat_grey(image: np.ndarray, channels: int | None) -> np.ndarray:
-    """(1, …) -> (channels, …), a view; whatever has more channels stays."""
-    return image if channels is None or len(image) != 1 else np.broadcast_to(image, (channels, *image.shape[1:]))
+    """(1, …) -> (channels, …); whatever has more channels stays."""
+    return image if channels is None or len(image) != 1 else np.repeat(image, channels, axis=0)
 
 
 def predict_file(

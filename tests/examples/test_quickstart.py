@@ -36,13 +36,15 @@ def test_folder(tmp_path):
         Image.fromarray(truth // 2 + rng.integers(0, 60, truth.shape, dtype=np.uint8)).save(tmp_path / f"{i}.bmp")
         Image.fromarray(truth).save(tmp_path / f"{i}_mask.png")
     assert_shows(
-        run("--data", tmp_path, "--out", tmp_path / "out" / "a.png"), tmp_path / "out" / "a.png", "255 -> 1"
+        run("--data", tmp_path, "--out", tmp_path / "out" / "a.png"), tmp_path / "out" / "a.png", "mask value 255"
     )
 
 
 def test_real_images(tmp_path, real_data):
     assert_shows(
-        run("--data", real_data / "wbc", "--out", tmp_path / "a.png"), tmp_path / "a.png", "128 -> 1, 255 -> 2"
+        run("--data", real_data / "wbc", "--out", tmp_path / "a.png"),
+        tmp_path / "a.png",
+        "mask value 128, mask value 255",
     )
 
 
@@ -53,4 +55,4 @@ def test_bad_folder_ends_with_one_line(tmp_path, content):
         folder.mkdir()
     result = run("--data", folder)
     assert result.returncode == 2
-    assert result.stderr.startswith(f"error: {folder}") and result.stderr.count("\n") == 1
+    assert result.stderr.startswith("error: ") and str(folder) in result.stderr and result.stderr.count("\n") == 1

@@ -12,6 +12,7 @@ from nibabel.orientations import apply_orientation, inv_ornt_aff
 from cfii.training.files import DataError
 from cfii.training.inference import predict_file
 from cfii.training.nifti import NiftiFiles, read_nifti, write_nifti
+from cfii.training.sets.synapse import synapse
 
 FLIPS = list(itertools.product((1, -1), repeat=3))
 PERMUTATIONS = [(0, 1, 2), (2, 1, 0), (1, 2, 0), (0, 2, 1)]
@@ -184,3 +185,16 @@ def test_wrong_targets_are_named(tmp_path, stored):
         write_nifti(tmp_path / "b.nii", np.zeros((7, 12, 10), np.uint8), volume)
     with pytest.raises(ValueError, match="target: expected a name that ends in"):
         predict_file(Threshold(), tmp_path / "a.nii", tmp_path / "b.png")
+
+
+def test_real_ct(real_data):
+    """The stand-in for Synapse was made from this volume, without turning it from RAS."""
+    folder = real_data / "multiorgan_ct" / "totalsegmentator_example"
+    classes = [str(i) for i in range(118)]
+    files = ([folder / "example_ct_sm.nii.gz"], [folder / "example_seg.nii.gz"], ["ct"])
+    case = NiftiFiles(*files, classes, window=(-125, 275))[0]
+    assert case.shape == (30, 101, 122) and case.spacing == (3, 3, 3) and len(np.unique(case.label)) == 42
+    derived = synapse(real_data / "multiorgan_ct" / "synapse_layout_derived", "test")[0]
+    np.testing.assert_allclose(case.image[:, :, ::-1, ::-1], derived.image, atol=1e-6)
+    liver = case.label == 5  # in TotalSegmentator's numbers and in the derived ones
+    assert np.array_equal(liver[:, ::-1, ::-1], derived.label == 5)

@@ -34,8 +34,8 @@ def acdc(root: str | Path, split: str = "train") -> CaseSet:
     - the official archive: `training/patient001/patient001_frame01.nii.gz` and `…_gt.nii.gz`, likewise
       `testing/`. Each volume is clipped at its own 99th percentile and scaled to [0, 1], which gives SSL4MIS's
       images (see `nifti.upper_bound`). A list `train.list`, `val.list` or `test.list` of patients in the root,
-      one a line, replaces the archive's own split (the paper splits the 100 training patients 70 to 30, at random, and does
-      not list them).
+      one a line, replaces the archive's own split (the paper splits the 100 training patients 70 to 30, at
+      random, and does not list them).
 
     Raises:
         NoSuchSplit: the layout has no such split here.
