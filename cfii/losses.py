@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -42,6 +43,11 @@ class CFIILoss(nn.Module):
         ignore_index: pixels with this label count in neither Dice nor cross-entropy.
         class_weights: a weight per class, in cross-entropy (as in torch, normalised over the pixels) and in
             the mean over classes of Dice; in "binary" mode it does not apply.
+        class_maps_weight: of a cross-entropy between each stage's class maps (`class_logits`) and the labels at
+            that stage's size, nearest. The paper has none, hence 0.
+        across_processes: in distributed training, take the sums of Dice and of cross-entropy over the batches of
+            all processes, so that the gradients are those of one process with the whole batch. (Each process's
+            own Dice, averaged, is another loss.)
 
     Shapes:
         output: a `CFIIOutput`, or plain logits (B, num_classes, H, W), then without $L_{EU}$.
@@ -68,6 +74,8 @@ class CFIILoss(nn.Module):
         lambda_eu: float = 0.3,
         ignore_index: int | None = None,
         class_weights: Sequence[float] | Tensor | None = None,
+        class_maps_weight: float = 0.0,
+        across_processes: bool = False,
     ) -> None:
         super().__init__()
         require_choice("mode", mode, MODES)
@@ -76,8 +84,9 @@ class CFIILoss(nn.Module):
                 "num_classes and mode: expected 1 class in 'binary' mode, 2 or more in 'multiclass' and 1 or "
                 f"more in 'multilabel', got {num_classes} in {mode!r}"
             )
-        if not lambda_eu >= 0:
-            raise ValueError(f"lambda_eu: expected 0 or more, got {lambda_eu}")
+        for name, weight in (("lambda_eu", lambda_eu), ("class_maps_weight", class_maps_weight)):
+            if not weight >= 0:
+                raise ValueError(f"{name}: expected 0 or more, got {weight}")
         if class_weights is not None:
             class_weights = torch.as_tensor(class_weights, dtype=torch.float32)
             if class_weights.shape != (num_classes,) or not (class_weights >= 0).all() or not class_weights.any():
@@ -87,15 +96,24 @@ class CFIILoss(nn.Module):
                 )
         self.num_classes, self.mode = num_classes, mode
         self.lambda_eu, self.ignore_index = lambda_eu, ignore_index
+        self.class_maps_weight, self.across_processes = class_maps_weight, across_processes
         self.register_buffer("class_weights", class_weights, persistent=False)
 
     def forward(self, output: CFIIOutput | Tensor, target: Tensor) -> Tensor:
         terms = self.terms(output, target)
-        return terms["dice"] + terms["cross_entropy"] + self.lambda_eu * terms["embedding"]
+        return self.total(terms)
+
+    def total(self, terms: dict[str, Tensor]) -> Tensor:
+        """The loss of its terms."""
+        total = terms["dice"] + terms["cross_entropy"] + self.lambda_eu * terms["embedding"]
+        return total + self.class_maps_weight * terms["class_maps"] if "class_maps" in terms else total
 
     def terms(self, output: CFIIOutput | Tensor, target: Tensor) -> dict[str, Tensor]:
-        """The parts of the loss, unweighted: "dice", "cross_entropy", "embedding" (0 for plain logits)."""
-        logits, embeddings = (output, []) if isinstance(output, Tensor) else (output.logits, output.embeddings)
+        """The parts of the loss, unweighted: "dice", "cross_entropy", "embedding" (0 for plain logits), and
+        with a `class_maps_weight` "class_maps"."""
+        if isinstance(output, Tensor):
+            output = CFIIOutput(output, [], [])
+        logits, embeddings = output.logits, output.embeddings
         if logits.ndim != 4 or logits.shape[1] != self.num_classes:
             raise ValueError(f"output: expected logits (B, {self.num_classes}, H, W), got {describe(logits)}")
         with full_precision(logits.device):
@@ -113,11 +131,16 @@ class CFIILoss(nn.Module):
                 probabilities = logits.sigmoid()
                 truth = labels.to(logits.dtype)
                 valid_maps = valid
-            return {
+            terms = {
                 "dice": self.dice(probabilities.where(valid_maps, 0), truth.where(valid_maps, 0)),
                 "cross_entropy": self.cross_entropy(logits, truth, valid),
                 "embedding": embedding_loss(embeddings) if embeddings else logits.new_zeros(()),
             }
+            if self.class_maps_weight:
+                maps = [in_float(m) for m in output.class_logits]
+                losses = [self.class_map_loss(m, labels, valid) for m in maps]
+                terms["class_maps"] = torch.stack(losses).mean() if losses else logits.new_zeros(())
+            return terms
 
     def labels(self, logits: Tensor, target: Tensor) -> Tensor:
         """The target as int64 labels: (B, H, W) for "multiclass", else (B, num_classes, H, W)."""
@@ -152,8 +175,8 @@ class CFIILoss(nn.Module):
     def dice(self, probabilities: Tensor, truth: Tensor) -> Tensor:
         """1 - Dice per class over batch and pixels, (weighted) mean over the classes."""
         dims = (0, 2, 3)
-        overlap = (probabilities * truth).sum(dims)
-        volume = probabilities.square().sum(dims) + truth.square().sum(dims)
+        overlap = self.gather((probabilities * truth).sum(dims))
+        volume = self.gather(probabilities.square().sum(dims) + truth.square().sum(dims))
         loss = 1 - (2 * overlap + SMOOTH) / (volume + SMOOTH)
         if self.class_weights is None or self.mode == "binary":
             return loss.mean()
@@ -171,8 +194,29 @@ class CFIILoss(nn.Module):
             if self.class_weights is not None and self.mode == "multilabel":
                 weight = weight * self.class_weights[:, None, None]
             loss = loss * weight
-        total = (weight * valid).sum()
-        return loss.where(valid, 0).sum() / total.where(total > 0, 1)
+        total = self.gather((weight * valid).sum())
+        return self.gather(loss.where(valid, 0).sum()) / total.where(total > 0, 1)
+
+    def class_map_loss(self, maps: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
+        """Cross-entropy of one stage's class maps; one-channel networks have two: background and foreground."""
+        size, flat = maps.shape[2:], self.mode != "multilabel"
+        labels, valid = (x.reshape(len(maps), -1, *x.shape[-2:]).to(maps.dtype) for x in (labels, valid))
+        labels, valid = (F.interpolate(x, size, mode="nearest-exact").long() for x in (labels, valid))
+        if flat:
+            truth = F.one_hot(labels[:, 0], maps.shape[1]).movedim(-1, 1).to(maps.dtype)
+            loss, valid = -(truth * maps.log_softmax(1)).sum(1), valid[:, 0]
+        else:
+            loss = F.binary_cross_entropy_with_logits(maps, labels.to(maps.dtype), reduction="none")
+        total = self.gather(valid.sum().to(maps.dtype))
+        return self.gather((loss * valid).sum()) / total.where(total > 0, 1)
+
+    def gather(self, total: Tensor) -> Tensor:
+        """The sum over all processes, with its gradient, if `across_processes`."""
+        if self.across_processes and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            from torch.distributed.nn.functional import all_reduce  # some builds of PyTorch have none
+
+            return all_reduce(total)
+        return total
 
 
 def embedding_loss(embeddings: Sequence[Tensor]) -> Tensor:

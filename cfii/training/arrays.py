@@ -13,6 +13,8 @@ import numpy as np
 from cfii.training.cases import Case, CaseSet, format_shape
 from cfii.training.files import MAX_VALUES, DataError, reading
 
+ENDINGS = (".npz", ".h5", ".hdf5")
+
 
 class ArrayFiles(CaseSet):
     """One file per case, with one array for the image and one for the labels.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from pathlib import Path
 from typing import Any, Literal
 
 import lightning
+import torch
 from torch.utils.data import DataLoader, DistributedSampler
 
 from cfii.training.cases import CaseSet, Slices, hold_out
@@ -97,34 +99,46 @@ class SegmentationData(lightning.LightningDataModule):
                 self.opened.update(train=train, val=val)
         return self.opened[split]
 
+    def processes(self) -> tuple[int, int]:
+        """(their number, which of them this is)"""
+        return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+
     def train_dataloader(self) -> DataLoader:
         samples = Samples(self.cases("train"), self.resize)
-        world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        world, _ = self.processes()
         if len(samples) < self.batch_size * world:
             raise DataError(
                 f"batch_size: expected at most the {len(samples)} training samples"
                 + (f" over {world} processes" if world > 1 else "")
                 + f", got {self.batch_size}"
             )
-        # Its order depends on seed and epoch alone, whatever came before: a resumed run sees the same batches.
-        sampler = DistributedSampler(samples, world, rank, shuffle=True, seed=self.seed, drop_last=True)
-        return self.loader(samples, sampler, drop_last=True)
+        return self.loader(samples, train=True)
 
     def val_dataloader(self) -> DataLoader:
         cases = self.cases("val")
         return self.loader(Samples(cases if is_flat(cases) else Slices(cases), self.resize))
 
-    def loader(self, samples: Samples, sampler: DistributedSampler | None = None, **options: Any) -> DataLoader:
+    def test_dataloader(self) -> DataLoader:
+        """The places of the cases, which are read one at a time, in the process that scores them."""
+        places = range(len(self.cases("test")))
+        return DataLoader(places, batch_size=None, sampler=self.sampler(places))
+
+    def loader(self, samples: Samples, train: bool = False) -> DataLoader:
         return DataLoader(
             samples,
             self.batch_size,
-            sampler=sampler,
+            sampler=self.sampler(samples, train),
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
-            pin_memory=self.trainer is not None
-            and self.trainer.accelerator.__class__.__name__ == "CUDAAccelerator",
-            **options,
+            pin_memory=torch.cuda.is_available(),
+            drop_last=train,
         )
+
+    def sampler(self, samples: Sized, train: bool = False) -> DistributedSampler:
+        """Also for one process: the order depends on seed and epoch alone, whatever came before, so that a
+        resumed run sees the same batches, and so do several processes together."""
+        world, rank = self.processes()
+        return DistributedSampler(samples, world, rank, shuffle=train, seed=self.seed, drop_last=train)
 
 
 def is_flat(cases: CaseSet) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -12,16 +14,15 @@ from monai.inferers import sliding_window_inference
 from PIL import Image
 from torch import nn
 
+from cfii.training.arrays import ENDINGS as ARRAY_ENDINGS
 from cfii.training.arrays import read_arrays, scale_array
-from cfii.training.cases import CaseSet
+from cfii.training.cases import Case, CaseSet
 from cfii.training.files import DataError, writing
 from cfii.training.images import read_image
 from cfii.training.metrics import Protocol
 from cfii.training.nifti import ENDINGS, check_window, read_nifti, scale_intensity, write_nifti
 from cfii.training.resize import Resize, decide
 from cfii.training.results import Results
-
-ARRAYS = (".npz", ".h5", ".hdf5")
 
 
 @torch.inference_mode()
@@ -100,7 +101,7 @@ def predict_file(
     window: tuple[float, float] | None = None,
     key: str = "image",
     channels: int = 3,
-    **options,
+    **options: Any,
 ) -> None:
     """Predict a file and write the labels beside nothing but its own geometry.
 
@@ -128,7 +129,7 @@ def predict_file(
         volume = read_nifti(source)
         labels = predict(model, scale_intensity(volume.values, window, source), **options)
         write_nifti(target, labels, volume)
-    elif source.suffix in ARRAYS:
+    elif source.name.endswith(ARRAY_ENDINGS):
         require_ending(target, (".h5", ".hdf5"))
         (image,) = read_arrays(source, [key])
         if image.ndim not in (2, 3):
@@ -158,7 +159,11 @@ def require_ending(target: Path, endings: tuple[str, ...]) -> None:
 
 
 def evaluate(
-    model: nn.Module, cases: CaseSet, protocol: Protocol = "strict", at_network_size: bool = False, **options
+    model: nn.Module,
+    cases: CaseSet,
+    protocol: Protocol = "strict",
+    at_network_size: bool = False,
+    **options: Any,
 ) -> Results:
     """Predict and score every case of a set.
 
@@ -169,13 +174,14 @@ def evaluate(
         **options: see `predict`.
     """
     results = Results(cases.classes, protocol, cases.multilabel)
-    resize = options.get("resize")
     for case in cases:
-        image, label = case.image, case.label
-        if label is None:
-            raise DataError(f"{case.file}: expected labels to score against, found none")
-        if at_network_size and resize is not None:
-            image, label = resize.image(image).numpy(), resize.label(label).numpy()
-        labels = predict(model, image, multilabel=cases.multilabel, **options)
-        results.add(case.name, labels, label, case.spacing)
+        if at_network_size and options.get("resize") is not None:
+            case = resized(case, options["resize"])
+        results.add_case(case, predict(model, case.image, multilabel=cases.multilabel, **options))
     return results
+
+
+def resized(case: Case, resize: Resize) -> Case:
+    """The case at the network's size; its pixels then have no size in mm."""
+    label = None if case.label is None else resize.label(case.label).numpy()
+    return replace(case, image=resize.image(case.image).numpy(), label=label, spacing=None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from cfii.training.cases import Case, CaseSet
+from cfii.training.cases import Case
 from cfii.training.files import writing
 from cfii.training.metrics import METRICS
 from cfii.training.results import Results
@@ -38,36 +38,35 @@ def mosaic(cases: Sequence[Case], classes: Sequence[str], file: str | Path, *, m
 
 def overlays(
     results: Results,
-    cases: CaseSet,
+    case_of: Callable[[str], Case],
     predict: Callable[[Case], np.ndarray],
+    classes: Sequence[str],
     file: str | Path,
 ) -> None:
     """The worst, the median and the best case by mean Dice: image, truth, prediction.
 
     Args:
+        case_of: from a case's name to the case.
         predict: from a case to its labels.
+        classes: all, with the background.
     """
-    means = {name: value for name, value in results.case_means().items() if np.isfinite(value)}
-    if not means:
-        raise ValueError("results: expected at least one case with a Dice, got none")
-    order = sorted(means, key=means.get)
-    picked = {"best": order[-1], "median": order[len(order) // 2], "worst": order[0]}
-    names = {name: place for place, name in picked.items()}  # of few cases one may be two of them
-    figure, axes = grid(len(names), 3)
-    for row, (name, place) in zip(axes, reversed(names.items()), strict=True):
-        case = cases[cases.names.index(name)]
+    means = results.case_means()
+    picked = results.worst_median_best()
+    figure, axes = grid(len(picked), 3)
+    for row, (name, place) in zip(axes, picked.items(), strict=True):
+        case = case_of(name)
         prediction = predict(case)
         plane = busiest(case)
         if plane is not None:
             case, prediction = case.plane(plane), prediction[..., plane, :, :]
         for axis in row:
             show_image(axis, case.image)
-        show_labels(row[1], case.label, cases.classes, cases.multilabel)
-        show_labels(row[2], prediction, cases.classes, cases.multilabel)
+        show_labels(row[1], case.label, classes, results.multilabel)
+        show_labels(row[2], prediction, classes, results.multilabel)
         row[0].set_title(f"{place}: {shorten(name)}", fontsize=8)
         row[1].set_title("truth", fontsize=8)
         row[2].set_title(f"prediction, Dice {means[name]:.3f}", fontsize=8)
-    finish(figure, cases.classes, file, cases.multilabel)
+    finish(figure, classes, file, results.multilabel)
 
 
 def bars(results: Results, file: str | Path) -> None:
@@ -159,3 +158,29 @@ def busiest_slice(case: Case) -> Case:
 
 def shorten(name: str, length: int = 26) -> str:
     return name if len(name) <= length else f"{name[: length - 1]}…"
+
+
+def curves(history: Mapping[str, Sequence[tuple[float, float]]], file: str | Path) -> None:
+    """Training curves: one panel for each quantity, `train_x` and `val_x` in one.
+
+    Args:
+        history: (epoch, value) of each logged quantity.
+    """
+    panels: dict[str, list[str]] = {}
+    for name in history:
+        panels.setdefault(name.removeprefix("train_").removeprefix("val_"), []).append(name)
+    columns = min(len(panels), 3)
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(4 * columns, 2.8 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for axis in axes.flat[len(panels) :]:
+        axis.set_axis_off()
+    for axis, (title, names) in zip(axes.flat, panels.items(), strict=False):
+        for name in names:
+            epochs, values = zip(*history[name], strict=True)
+            axis.plot(epochs, values, marker="." if len(epochs) < 20 else None, label=name)
+        axis.set_title(title, fontsize=9)
+        axis.set_xlabel("epoch", fontsize=8)
+        axis.legend(fontsize=7, frameon=False)
+    with writing(file) as temporary:
+        figure.savefig(temporary, dpi=110)

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from cfii.training.files import writing
+from cfii.training.cases import Case
+from cfii.training.files import DataError, writing
 from cfii.training.metrics import METRICS, Protocol, score
 
 RESAMPLES = 2000
@@ -51,6 +52,12 @@ class Results:
         self.scores[name] = [score(pick(prediction, i), pick(truth, i), self.protocol, spacing) for i in masks]
         self.units.add("mm" if spacing is not None and self.protocol == "strict" else "voxels")
 
+    def add_case(self, case: Case, prediction: np.ndarray) -> None:
+        """Score a prediction against a case's own labels."""
+        if case.label is None:
+            raise DataError(f"{case.file}: expected labels to score against, found none")
+        self.add(case.name, prediction, case.label, case.spacing)
+
     @property
     def unit(self) -> str:
         """Of HD95: "voxels", or "mm" where every case has a spacing."""
@@ -63,6 +70,21 @@ class Results:
     def case_means(self) -> dict[str, float]:
         """Each case's Dice, mean over its classes; NaN where no class is there."""
         return {name: mean(np.array(rows)[:, 0], 0).item() for name, rows in self.scores.items()}
+
+    def worst_median_best(self) -> dict[str, str]:
+        """Names of cases and what they are; of few cases one may be two of them, and is then named once."""
+        means = {name: value for name, value in self.case_means().items() if np.isfinite(value)}
+        if not means:
+            raise ValueError("scores: expected at least one case with a Dice, got none")
+        order = sorted(means, key=means.get)
+        places = {order[-1]: "best", order[len(order) // 2]: "median", order[0]: "worst"}
+        return dict(reversed(places.items()))
+
+    def merge(self, parts: Sequence[Results], order: Sequence[str]) -> None:
+        """Take in what several processes scored, each case once, in this order."""
+        found = {name: rows for part in parts for name, rows in part.scores.items()}
+        self.scores = {name: found[name] for name in order if name in found}
+        self.units = {unit for part in parts for unit in part.units}
 
     def summary(self, seed: int = 0) -> dict[str, dict[str, dict[str, float]]]:
         """For each class and for "mean", for each metric: mean, std (over cases, n - 1), low and high (of a

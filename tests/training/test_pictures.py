@@ -3,7 +3,7 @@ import pytest
 from cases_in_memory import Given
 from PIL import Image
 
-from cfii.training.pictures import bars, mosaic, overlays
+from cfii.training.pictures import bars, curves, mosaic, overlays
 from cfii.training.results import Results
 
 
@@ -19,6 +19,10 @@ def blocks(count, shape=(24, 20), multilabel=False):
     return Given(images, labels, classes, multilabel)
 
 
+def named(cases):
+    return lambda name: cases[cases.names.index(name)]
+
+
 def colours(file):
     with Image.open(file) as image:
         return len(np.unique(np.array(image.convert("RGB")).reshape(-1, 3), axis=0))
@@ -32,7 +36,13 @@ def test_every_kind_of_case(tmp_path, shape, multilabel):
     results = Results(cases.classes, multilabel=multilabel)
     for i, case in enumerate(cases):
         results.add(case.name, np.roll(case.label, i, axis=-2), case.label)
-    overlays(results, cases, lambda case: np.roll(case.label, 1, axis=-2), tmp_path / "overlays.png")
+    overlays(
+        results,
+        named(cases),
+        lambda case: np.roll(case.label, 1, axis=-2),
+        cases.classes,
+        tmp_path / "overlays.png",
+    )
     bars(results, tmp_path / "bars.svg")
     assert colours(tmp_path / "mosaic.png") > 50 and colours(tmp_path / "overlays.png") > 50
     assert "HD95 (voxels)" in (tmp_path / "bars.svg").read_text() or (tmp_path / "bars.svg").stat().st_size > 5000
@@ -43,10 +53,16 @@ def test_worst_median_and_best_are_asked_for(tmp_path):
     results, asked = Results(cases.classes), []
     for i, case in enumerate(cases):
         results.add(case.name, np.roll(case.label, 2 * i, axis=0), case.label)
-    overlays(results, cases, lambda case: asked.append(case.name) or case.label, tmp_path / "a.png")
+    overlays(
+        results,
+        named(cases),
+        lambda case: asked.append(case.name) or case.label,
+        cases.classes,
+        tmp_path / "a.png",
+    )
     assert asked == ["case4", "case2", "case0"]
     with pytest.raises(ValueError, match="expected at least one case with a Dice"):
-        overlays(Results(cases.classes), cases, None, tmp_path / "b.png")
+        overlays(Results(cases.classes), named(cases), None, cases.classes, tmp_path / "b.png")
 
 
 def test_one_case_and_no_labels(tmp_path):
@@ -55,6 +71,16 @@ def test_one_case_and_no_labels(tmp_path):
     cases = blocks(1)
     results = Results(cases.classes)
     results.add("case0", cases[0].label, cases[0].label)
-    overlays(results, cases, lambda case: case.label, tmp_path / "b.png")
+    overlays(results, named(cases), lambda case: case.label, cases.classes, tmp_path / "b.png")
     bars(results, tmp_path / "c.png")
     assert colours(tmp_path / "b.png") > 50 and colours(tmp_path / "c.png") > 20
+
+
+def test_curves(tmp_path):
+    history = {
+        "train_loss": [(0, 2.0), (1, 1.0)],
+        "val_loss": [(0, 2.5), (1, 1.5)],
+        "val_dice": [(0, 0.1), (1, 0.4)],
+    }
+    curves(history, tmp_path / "a.png")
+    assert colours(tmp_path / "a.png") > 30
