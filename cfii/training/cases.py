@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -128,18 +129,26 @@ class Slices(CaseSet):
 def hold_out(cases: CaseSet, fraction: float, seed: int = 0) -> tuple[Subset, Subset]:
     """(the rest, about `fraction` of the set), split at random by subject: no patient is in both.
 
+    Of a single subject, cases are held out instead, with a warning.
+
     Raises:
         ValueError: fraction not between 0 and 1.
-        DataError: a single subject, which cannot be split.
+        DataError: a single case, which cannot be split.
     """
     if not 0 < fraction < 1:
         raise ValueError(f"fraction: expected a number between 0 and 1, got {fraction}")
-    subjects = cases.subjects
-    unique = sorted(set(subjects))
-    if len(unique) < 2:
+    if len(cases) < 2:
         raise DataError(
-            f"a part cannot be held out: expected at least 2 subjects, found {len(unique)}: {unique[0]}"
+            f"a part cannot be held out: expected at least 2 cases, found {len(cases)}: {cases.names}"
         )
+    subjects = cases.subjects
+    if len(set(subjects)) < 2:
+        warnings.warn(
+            f"all cases are of one subject ({subjects[0]}): cases are held out, and scores on them say little",
+            stacklevel=2,
+        )
+        subjects = cases.names
+    unique = sorted(set(subjects))
     count = min(max(round(fraction * len(unique)), 1), len(unique) - 1)
     held = set(np.random.default_rng(seed).permutation(unique)[:count].tolist())
     inside = [subject in held for subject in subjects]
@@ -188,6 +197,11 @@ def whole_numbers(values: np.ndarray, file: Path) -> np.ndarray:
             f"{file}: expected whole numbers as labels, found {values.dtype} with fractions, NaN or text"
         )
     return values.astype(np.int64)
+
+
+def distinct(values: np.ndarray) -> np.ndarray:
+    """np.unique, several times faster for bytes."""
+    return np.flatnonzero(np.bincount(values.ravel())) if values.dtype == np.uint8 else np.unique(values)
 
 
 def format_shape(shape: Sequence[int]) -> str:

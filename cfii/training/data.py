@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sized
 from pathlib import Path
 from typing import Any, Literal
@@ -30,7 +31,10 @@ class SegmentationData(lightning.LightningDataModule):
         batch_size: images in a batch, on each device.
         num_workers: processes that read; 0 reads in the main one.
         val_fraction: where the set has no validation split, this part of its training split is held out, at
-            random by patient. The test split is never used to choose anything.
+            random by patient; 0 trains on all, without validation. The test split is never used to choose
+            anything.
+        cache_gb: samples are kept in memory, in each worker, up to so many gigabytes; 0 reads them again each
+            epoch.
         seed: of what is held out, and of the order of training.
         options: of the data set: `label_order` (synapse), `window` and `slices` (decathlon), `values`,
             `foreground`, `classes` and `channels` (folder).
@@ -45,18 +49,20 @@ class SegmentationData(lightning.LightningDataModule):
         batch_size: int = 8,
         num_workers: int = 2,
         val_fraction: float = 0.2,
+        cache_gb: float = 1.0,
         seed: int = 1234,
         options: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        if batch_size < 1 or num_workers < 0:
-            raise ValueError(
-                f"batch_size and num_workers: expected at least 1 and 0, got {batch_size} and {num_workers}"
-            )
+        for setting, value, least in (("batch_size", batch_size, 1), ("num_workers", num_workers, 0)):
+            if value < least:
+                raise ValueError(f"{setting}: expected at least {least}, got {value}")
+        if not 0 <= val_fraction < 1:
+            raise ValueError(f"val_fraction: expected 0 or a number below 1, got {val_fraction}")
         self.name, self.root, self.options = name, root, dict(options or {})
         self.resize = Resize(size, resize)
         self.batch_size, self.num_workers = batch_size, num_workers
-        self.val_fraction, self.seed = val_fraction, seed
+        self.val_fraction, self.cache_gb, self.seed = val_fraction, cache_gb, seed
         self.opened: dict[str, CaseSet] = {}
 
     def open(self, split: str) -> CaseSet:
@@ -80,31 +86,46 @@ class SegmentationData(lightning.LightningDataModule):
         return found
 
     def cases(self, split: str) -> CaseSet:
-        """The cases of a split, read once.
+        """The cases of a split, opened once.
 
         "val" is held out of "train" where the set has none; "test" is "val" where the set has none.
+
+        Raises:
+            NoSuchSplit: the set has none, and none is held out.
         """
         if split not in self.opened:
             if split == "test":
                 try:
-                    self.opened[split] = self.open("test")
+                    self.opened["test"] = self.open("test")
                 except NoSuchSplit:
-                    self.opened[split] = self.cases("val")
+                    self.opened["test"] = self.cases("val")
+                    warnings.warn(
+                        f"{self.name} has no test split here: the validation split is scored", stacklevel=2
+                    )
             else:
-                train = self.open("train")
-                try:
-                    val = self.open("val")
-                except NoSuchSplit:
-                    train, val = hold_out(train, self.val_fraction, self.seed)
-                self.opened.update(train=train, val=val)
+                self.opened.update(self.train_and_val())
+        if split not in self.opened:
+            raise NoSuchSplit(
+                f"{self.root}: expected a validation split, found none; or give a val_fraction above 0"
+            )
         return self.opened[split]
+
+    def train_and_val(self) -> dict[str, CaseSet]:
+        train = self.open("train")
+        try:
+            return {"train": train, "val": self.open("val")}
+        except NoSuchSplit:
+            if not self.val_fraction:
+                return {"train": train}
+        train, val = hold_out(train, self.val_fraction, self.seed)
+        return {"train": train, "val": val}
 
     def processes(self) -> tuple[int, int]:
         """(their number, which of them this is)"""
         return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
 
     def train_dataloader(self) -> DataLoader:
-        samples = Samples(self.cases("train"), self.resize)
+        samples = Samples(self.cases("train"), self.resize, self.cache_gb)
         world, _ = self.processes()
         if len(samples) < self.batch_size * world:
             raise DataError(
@@ -114,9 +135,12 @@ class SegmentationData(lightning.LightningDataModule):
             )
         return self.loader(samples, train=True)
 
-    def val_dataloader(self) -> DataLoader:
-        cases = self.cases("val")
-        return self.loader(Samples(cases if is_flat(cases) else Slices(cases), self.resize))
+    def val_dataloader(self) -> DataLoader | list:
+        try:
+            cases = self.cases("val")
+        except NoSuchSplit:
+            return []
+        return self.loader(Samples(cases if is_flat(cases) else Slices(cases), self.resize, self.cache_gb))
 
     def test_dataloader(self) -> DataLoader:
         """The places of the cases, which are read one at a time, in the process that scores them."""

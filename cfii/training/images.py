@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from cfii.training.cases import Case, CaseSet, format_shape, format_values, whole_numbers
+from cfii.training.cases import Case, CaseSet, distinct, format_shape, format_values, whole_numbers
 from cfii.training.files import DataError, reading
 
 # More values than this in one set's masks are no labels (JPEG artefacts, photographs).
@@ -85,13 +85,13 @@ class ImageFiles(CaseSet):
 
     def to_labels(self, mask: np.ndarray, file: Path) -> np.ndarray:
         if self.foreground:
-            if mask.min() < 0 or len(np.unique(mask)) > MAX_LABELS:
+            if mask.min() < 0 or len(distinct(mask)) > MAX_LABELS:
                 raise DataError(
-                    f"{file}: expected 0 and instance ids, found {format_values(np.unique(mask))}: negative, "
+                    f"{file}: expected 0 and instance ids, found {format_values(distinct(mask))}: negative, "
                     f"or more than {MAX_LABELS} of them"
                 )
             return (mask > 0).astype(np.uint8)
-        wrong = np.setdiff1d(mask, self.values)
+        wrong = np.setdiff1d(distinct(mask), self.values)
         if len(wrong):
             raise DataError(
                 f"{file}: expected the mask values {format_values(self.values)}, found also "
@@ -110,7 +110,7 @@ def find_values(pairs: Sequence[Pair]) -> list[int]:
     """
     holders: dict[int, list[Path]] = {}
     for pair in pairs:
-        for value in np.unique(read_mask(pair.mask, None)).tolist():
+        for value in distinct(read_mask(pair.mask, None)).tolist():
             holders.setdefault(value, []).append(pair.mask)
         if len(holders) > MAX_LABELS:
             raise DataError(
@@ -140,9 +140,9 @@ def union(files: Sequence[Path], size: tuple[int, int], image: Path) -> np.ndarr
     for file in files:
         mask = read_mask(file, size)
         require_size(mask, file, size, image)
-        if len(np.unique(mask)) > 2:
+        if len(distinct(mask)) > 2:
             raise DataError(
-                f"{file}: expected a mask of 0 and one other value, found {format_values(np.unique(mask))}"
+                f"{file}: expected a mask of 0 and one other value, found {format_values(distinct(mask))}"
             )
         found |= mask > 0
     return found

@@ -86,7 +86,12 @@ class Runner(lightning.Trainer):
             ckpt_path: "best", "last" or a path; by default the run's best.
         """
         file = find_checkpoint(self.root, ckpt_path)
-        return super().test(model, datamodule=datamodule, ckpt_path=file, verbose=False, weights_only=True)
+        scores = super().test(model, datamodule=datamodule, ckpt_path=file, verbose=False, weights_only=True)
+        if self.is_global_zero:
+            for results in model.results.values():
+                print(results.markdown())
+            print(f"tables and pictures: {self.root / 'test'}")
+        return scores
 
     def predict(
         self,

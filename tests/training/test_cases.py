@@ -80,7 +80,10 @@ def test_hold_out_keeps_subjects_together():
     assert sorted(rest.names + held.names) == sorted(cases.names)
     assert hold_out(cases, 0.3)[1].names == held.names != hold_out(cases, 0.3, seed=1)[1].names
     assert held[0].name == held.names[0]
-    with pytest.raises(DataError, match="at least 2 subjects"):
-        hold_out(Subset(cases, [0, 1]), 0.5)
+    with pytest.warns(UserWarning, match=r"one subject \(patient0\)"):
+        rest, held = hold_out(Subset(cases, range(4)), 0.5)
+    assert len(rest) == len(held) == 2 and not set(rest.names) & set(held.names)
+    with pytest.raises(DataError, match="at least 2 cases, found 1"):
+        hold_out(Subset(cases, [0]), 0.5)
     with pytest.raises(ValueError, match="fraction"):
         hold_out(cases, 1)

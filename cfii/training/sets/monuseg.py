@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cfii.training.cases import CaseSet, format_values
+from cfii.training.cases import CaseSet, distinct, format_values
 from cfii.training.files import DataError, NoSuchSplit, require_folder
 from cfii.training.images import ImageFiles, Pair
 from cfii.training.sets.folder import SPLITS, by_stem, find_pairs, find_split, list_files, match
@@ -44,7 +44,7 @@ class BinaryMasks(ImageFiles):
     """Masks of 0 and 255, or of 0 and 1: another value is damage, not an instance's number."""
 
     def to_labels(self, mask: np.ndarray, file: Path) -> np.ndarray:
-        values = np.unique(mask)
+        values = distinct(mask)
         if not (np.isin(values, (0, 255)).all() or np.isin(values, (0, 1)).all()):
             raise DataError(f"{file}: expected a mask of 0 and 255 (or 0 and 1), found {format_values(values)}")
         return super().to_labels(mask, file)
