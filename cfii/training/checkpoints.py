@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins import TorchCheckpointIO
 
-from cfii.training.files import DataError, reading, writing
+from cfii.training.files import SettingsError, reading, writing
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -30,12 +30,14 @@ def find_checkpoint(root: Path, wanted: str | Path | None) -> Path:
     if wanted not in (None, "best", "last"):
         file = Path(wanted)
         if not file.is_file():
-            raise DataError(f"ckpt_path: expected 'best', 'last' or a file, got {file}, which is none")
+            raise SettingsError(f"ckpt_path: expected 'best', 'last' or a file, got {file}, which is none")
         return file
     for name in ("best", "last") if wanted is None else (wanted,):
         if (folder / f"{name}.ckpt").is_file():
             return folder / f"{name}.ckpt"
-    raise DataError(f"ckpt_path: expected {wanted or 'best or last'}.ckpt in {folder}, found none; train first")
+    raise SettingsError(
+        f"ckpt_path: expected {wanted or 'best or last'}.ckpt in {folder}, found none; train first"
+    )
 
 
 def load_checkpoint(file: Path) -> dict[str, Any]:

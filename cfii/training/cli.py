@@ -18,7 +18,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from cfii.training.checkpoints import AtomicCheckpointIO
 from cfii.training.data import SegmentationData
-from cfii.training.files import DataError, writing
+from cfii.training.files import DataError, SettingsError, writing
 from cfii.training.runner import Runner, write_versions
 from cfii.training.task import SegmentationTask
 
@@ -67,8 +67,10 @@ class CLI(LightningCLI):
         elif self.subcommand != "fit":
             kwargs["logger"] = False
         kwargs["plugins"] = [*as_list(settings.get("plugins")), AtomicCheckpointIO()]
-        callbacks = [*as_list(settings.get("callbacks")), RichProgressBar()]
-        if self.subcommand in ("fit", "test"):
+        callbacks = as_list(settings.get("callbacks"))
+        if settings.get("enable_progress_bar") is not False:
+            callbacks.append(RichProgressBar())
+        if self.subcommand in ("fit", "test") and settings.get("enable_checkpointing") is not False:
             folder = root / "checkpoints"
             # Two callbacks, as the last epoch is to be kept whatever its score. The last is saved last.
             best = ModelCheckpoint(folder, "best", monitor="val_dice", mode="max", enable_version_counter=False)
@@ -90,7 +92,7 @@ def find_recipe(name: str) -> str:
     if Path(name).is_file():
         return name
     if name not in recipes():
-        raise DataError(f"config: expected a file or one of the recipes {', '.join(recipes())}, got {name!r}")
+        raise SettingsError(f"config: expected a file or one of the recipes {', '.join(recipes())}, got {name!r}")
     return str(RECIPES / f"{name}.yaml")
 
 
@@ -130,5 +132,5 @@ def main() -> None:
             load_from_checkpoint_support=False,
             parser_kwargs={"prog": "cfii"},
         )
-    except (DataError, MisconfigurationException) as error:
+    except (DataError, SettingsError, MisconfigurationException) as error:
         fail(error)

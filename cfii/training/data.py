@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader, DistributedSampler
 
 from cfii.training.cases import CaseSet, Slices, hold_out
-from cfii.training.files import DataError, NoSuchSplit
+from cfii.training.files import NoSuchSplit, SettingsError
 from cfii.training.resize import Resize, Rule
 from cfii.training.samples import Samples
 from cfii.training.sets import SPLITS, open_set
@@ -128,7 +128,7 @@ class SegmentationData(lightning.LightningDataModule):
         samples = Samples(self.cases("train"), self.resize, self.cache_gb)
         world, _ = self.processes()
         if len(samples) < self.batch_size * world:
-            raise DataError(
+            raise SettingsError(
                 f"batch_size: expected at most the {len(samples)} training samples"
                 + (f" over {world} processes" if world > 1 else "")
                 + f", got {self.batch_size}"

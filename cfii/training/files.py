@@ -12,6 +12,10 @@ from pathlib import Path
 MAX_VALUES = 2**30
 
 
+class SettingsError(ValueError):
+    """A setting that cannot be used; the message names it."""
+
+
 class DataError(ValueError):
     """A file or folder that cannot be used; the message names it, and says what was expected."""
 

@@ -18,7 +18,7 @@ from cfii.training.arrays import ENDINGS as ARRAY_ENDINGS
 from cfii.training.check import check
 from cfii.training.checkpoints import find_checkpoint, load_checkpoint
 from cfii.training.data import SegmentationData
-from cfii.training.files import DataError, writing
+from cfii.training.files import DataError, SettingsError, writing
 from cfii.training.inference import predict_file
 from cfii.training.nifti import ENDINGS as NIFTI_ENDINGS
 from cfii.training.pictures import curves
@@ -53,7 +53,7 @@ class Runner(lightning.Trainer):
         """
         last = self.root / "checkpoints" / "last.ckpt"
         if ckpt_path is None and last.is_file():
-            raise DataError(
+            raise SettingsError(
                 f"default_root_dir: {self.root} holds a run; go on with it (--ckpt_path last) or give another "
                 "folder (--trainer.default_root_dir)"
             )
@@ -152,11 +152,11 @@ class Runner(lightning.Trainer):
 
 def find_inputs(folder: Path) -> list[Path]:
     if not folder.is_dir():
-        raise DataError(f"input: expected a file or a folder, got {folder}, which is neither")
+        raise SettingsError(f"input: expected a file or a folder, got {folder}, which is neither")
     others = [f for f in folder.iterdir() if f.name.endswith((*NIFTI_ENDINGS, *ARRAY_ENDINGS))]
     files = sorted({*list_files(folder), *others})
     if not files:
-        raise DataError(f"input: expected images, NIfTI, HDF5 or .npz files in {folder}, found none")
+        raise SettingsError(f"input: expected images, NIfTI, HDF5 or .npz files in {folder}, found none")
     return files
 
 

@@ -16,6 +16,7 @@ from cfii import CFIILoss, create_model
 from cfii.training.augment import RotateFlip
 from cfii.training.cases import Case
 from cfii.training.data import SegmentationData
+from cfii.training.files import SettingsError
 from cfii.training.inference import predict, repeat_grey, resized
 from cfii.training.metrics import Protocol
 from cfii.training.pictures import bars, overlays
@@ -80,7 +81,7 @@ class SegmentationTask(lightning.LightningModule):
     ) -> None:
         super().__init__()
         if encoder_lr is not None and network is not None and not isinstance(network, Codec):
-            raise ValueError("encoder_lr: expected None for a network of your own, whose encoder is not known")
+            raise SettingsError("encoder_lr: expected None for a network of your own, whose encoder is not known")
         self.name, self.cfii, self.options = name, cfii, dict(options or {})
         self.network = network
         self.num_classes, self.in_channels, self.mode = num_classes, in_channels, mode
@@ -108,15 +109,15 @@ class SegmentationTask(lightning.LightningModule):
         if self.mode is None:
             self.mode = "multilabel" if cases.multilabel else "multiclass"
         if (self.mode == "multilabel") != cases.multilabel:
-            raise ValueError(
+            raise SettingsError(
                 f"mode: expected 'multilabel' for data with several classes in a pixel only, got {self.mode!r}"
             )
         if self.mode == "binary" and len(cases.classes) != 2:
-            raise ValueError(f"mode: 'binary' is for two classes, the data has {len(cases.classes)}")
+            raise SettingsError(f"mode: 'binary' is for two classes, the data has {len(cases.classes)}")
         expected = 1 if self.mode == "binary" else len(cases.classes)
         self.num_classes = expected if self.num_classes is None else self.num_classes
         if self.num_classes != expected:
-            raise ValueError(
+            raise SettingsError(
                 f"num_classes: expected {expected}, as in the data ({', '.join(cases.classes)}), got "
                 f"{self.num_classes}"
             )
@@ -130,11 +131,15 @@ class SegmentationTask(lightning.LightningModule):
             # Drawn apart from everything else, so that it does not depend on what came before.
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.seed)
-                self.network = create_model(
-                    self.name, self.num_classes, self.in_channels, cfii=self.cfii, **self.options
-                )
+                self.network = self.create()
         if self.compiles:
             self.network.compile()
+
+    def create(self) -> nn.Module:
+        try:
+            return create_model(self.name, self.num_classes, self.in_channels, cfii=self.cfii, **self.options)
+        except (ValueError, TypeError) as error:
+            raise SettingsError(f"model: {error}") from error
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[ABOUT] = {
@@ -170,9 +175,10 @@ class SegmentationTask(lightning.LightningModule):
         schedule = self.lr_scheduler(optimizer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "epoch"}}
 
-    def on_train_epoch_start(self) -> None:
-        # Dropout and its like depend on the epoch alone: a resumed run draws what another would have drawn.
-        torch.manual_seed(self.seed + 1000 * (self.current_epoch + 1) + self.global_rank)
+    def on_train_batch_start(self, batch: Any, batch_index: int) -> None:
+        # Dropout and its like depend on the batch alone: a resumed run draws what it would have drawn.
+        state = np.random.SeedSequence([self.seed, self.current_epoch, batch_index, self.global_rank])
+        torch.manual_seed(int(state.generate_state(1, np.uint64)[0]))
 
     def output(self, images: Tensor) -> Any:
         images = images if images.shape[1] != 1 else images.expand(-1, self.in_channels, -1, -1)

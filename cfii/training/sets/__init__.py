@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cfii.training.cases import CaseSet
+from cfii.training.files import SettingsError
 from cfii.training.sets.acdc import acdc
 from cfii.training.sets.decathlon import decathlon
 from cfii.training.sets.folder import folder
@@ -38,18 +39,18 @@ def open_set(name: str, root: str | Path | None, split: str = "train", **options
         **options: the set's own, see the function of its name.
 
     Raises:
-        ValueError: an unknown name, split or option.
+        SettingsError: an unknown name, split or option.
         NoSuchSplit: the set has no such split.
         DataError: files that cannot be used, named.
     """
     if name not in SETS:
-        raise ValueError(f"name: expected one of {', '.join(SETS)}, got {name!r}")
+        raise SettingsError(f"name: expected one of {', '.join(SETS)}, got {name!r}")
     if split not in SPLITS:
-        raise ValueError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
+        raise SettingsError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
     known = [p.name for p in inspect.signature(SETS[name]).parameters.values() if p.kind is p.KEYWORD_ONLY]
     unknown = sorted(set(options) - set(known))
     if unknown:
-        raise ValueError(f"options: {name!r} takes {', '.join(known) or 'none'}, got {', '.join(unknown)}")
+        raise SettingsError(f"options: {name!r} takes {', '.join(known) or 'none'}, got {', '.join(unknown)}")
     if root is None and name != "phantom":
-        raise ValueError(f"root: expected the folder of {name!r}, got None")
+        raise SettingsError(f"root: expected the folder of {name!r}, got None")
     return SETS[name](root, split, **options)
