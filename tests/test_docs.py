@@ -14,6 +14,8 @@ BLOCKS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:.*treespec.*")  # Lightning's use of PyTorch
+@pytest.mark.filterwarnings("ignore:.*does not have many workers.*", "ignore:.*logging interval.*")
 @pytest.mark.parametrize("name", BLOCKS)
 def test_block(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

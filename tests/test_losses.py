@@ -153,3 +153,41 @@ def test_wrong_shapes_are_named():
         CFIILoss(4)(logits, labels[:, :5])
     with pytest.raises(ValueError, match=r"output: expected logits \(B, 4, H, W\)"):
         CFIILoss(4)(logits[:, :3], labels)
+
+
+@pytest.mark.parametrize(("mode", "n"), [("multiclass", 4), ("binary", 1), ("multilabel", 3)])
+def test_class_maps(mode, n):
+    """Each stage's maps against the labels at its size; with maps of the labels themselves, next to nothing."""
+    shape = (2, n, 16, 16) if mode == "multilabel" else (2, 16, 16)
+    labels = torch.randint(0, 4 if mode == "multiclass" else 2, shape)
+    truth = labels if mode == "multilabel" else F.one_hot(labels, max(n, 2)).movedim(-1, 1)
+    sizes = [(16, 16), (8, 8), (5, 5)]
+    good = [20 * F.interpolate(truth.float(), size, mode="nearest-exact") - 10 for size in sizes]
+    logits = torch.zeros(2, n, 16, 16)
+    criterion = CFIILoss(n, mode, class_maps_weight=0.5)
+    assert criterion.terms(CFIIOutput(logits, [], good), labels)["class_maps"] < 1e-3
+    flat = [torch.zeros_like(m) for m in good]
+    terms = criterion.terms(CFIIOutput(logits, [], flat), labels)
+    expected = math.log(2) if mode != "multiclass" else math.log(4)
+    assert terms["class_maps"].item() == pytest.approx(expected, rel=1e-5)
+    plain = CFIILoss(n, mode)(CFIIOutput(logits, [], flat), labels)
+    torch.testing.assert_close(criterion.total(terms), plain + 0.5 * terms["class_maps"])
+    assert criterion.terms(CFIIOutput(logits, [], []), labels)["class_maps"] == 0
+    assert "class_maps" not in CFIILoss(n, mode).terms(logits, labels)
+    with pytest.raises(ValueError, match="class_maps_weight: expected 0 or more"):
+        CFIILoss(n, mode, class_maps_weight=-1)
+
+
+def test_class_maps_leave_out_what_is_ignored():
+    labels = torch.randint(0, 3, (1, 8, 8))
+    ignored = labels.clone()
+    ignored[:, :4] = 255
+    maps = torch.randn(1, 3, 8, 8)
+    criterion = CFIILoss(3, ignore_index=255, class_maps_weight=1)
+    terms = criterion.terms(CFIIOutput(torch.zeros(1, 3, 8, 8), [], [maps]), ignored)
+    torch.testing.assert_close(terms["class_maps"], F.cross_entropy(maps[:, :, 4:], labels[:, 4:]))
+
+
+def test_across_processes_alone_changes_nothing():
+    logits, labels = make()
+    torch.testing.assert_close(CFIILoss(4, across_processes=True)(logits, labels), CFIILoss(4)(logits, labels))

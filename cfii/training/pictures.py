@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -63,9 +63,10 @@ def overlays(
             show_image(axis, case.image)
         show_labels(row[1], case.label, classes, results.multilabel)
         show_labels(row[2], prediction, classes, results.multilabel)
+        show_outlines(row[2], case.label, classes, results.multilabel)
         row[0].set_title(f"{place}: {shorten(name)}", fontsize=8)
         row[1].set_title("truth", fontsize=8)
-        row[2].set_title(f"prediction, Dice {means[name]:.3f}", fontsize=8)
+        row[2].set_title(f"prediction, truth outlined, Dice {means[name]:.3f}", fontsize=8)
     finish(figure, classes, file, results.multilabel)
 
 
@@ -114,12 +115,25 @@ def show_labels(
 ) -> None:
     """Labels over what the axis shows; the background stays clear."""
     colours = palette(len(classes))
-    masks = enumerate(label) if multilabel else ((i, label == i) for i in range(1, len(classes)))
-    for i, mask in masks:
+    for i, mask in masks_of(label, classes, multilabel):
         if mask.any():
             layer = np.zeros((*mask.shape, 4))
             layer[mask] = (*colours(i)[:3], alpha)
             axis.imshow(layer, interpolation="nearest")
+
+
+def show_outlines(axis: Axes, label: np.ndarray, classes: Sequence[str], multilabel: bool) -> None:
+    """The border of each class in its colour, on white."""
+    colours = palette(len(classes))
+    for i, mask in masks_of(label, classes, multilabel):
+        if mask.any() and not mask.all():
+            axis.contour(mask, [0.5], colors="white", linewidths=1.8)
+            axis.contour(mask, [0.5], colors=[colours(i)], linewidths=0.8)
+
+
+def masks_of(label: np.ndarray, classes: Sequence[str], multilabel: bool) -> Iterable[tuple[int, np.ndarray]]:
+    """(index, mask) of each class but the background."""
+    return enumerate(label) if multilabel else ((i, label == i) for i in range(1, len(classes)))
 
 
 def grid(rows: int, columns: int) -> tuple[Figure, np.ndarray]:

@@ -54,7 +54,7 @@ class SegmentationTask(lightning.LightningModule):
         compile: with `torch.compile`.
         seed: of initialisation, augmentation and whatever is drawn in training.
 
-    Logged: `train_loss` and its terms; `val_loss`; `val_dice`, the mean over the classes of the mean over the
+    Logged: `train_loss` and its terms, `lr`; `val_loss`; `val_dice`, the mean over the classes of the mean over the
     cases where a class is there or predicted, at the network's size, slices of one volume counted together.
     """
 
@@ -190,7 +190,8 @@ class SegmentationTask(lightning.LightningModule):
             images, labels = self.augment(images, labels, batch["index"].tolist(), self.current_epoch)
         terms = self.criterion.terms(self.output(images), labels)
         loss = self.criterion.total(terms)
-        logged = {f"train_{name}": value.detach() for name, value in {"loss": loss, **terms}.items()}
+        logged = {"train_loss": loss.detach(), "train_dice_loss": terms.pop("dice").detach()}
+        logged |= {f"train_{name}": value.detach() for name, value in terms.items()}
         logged["lr"] = self.trainer.optimizers[0].param_groups[0]["lr"]
         self.log_dict(logged, on_step=False, on_epoch=True, batch_size=len(images), sync_dist=True)
         self.log("loss", loss.detach(), prog_bar=True, logger=False, batch_size=len(images))
