@@ -45,7 +45,7 @@ class RotateFlip:
         images, labels = images.clone(), labels.clone()
         rotated = [i for i, (_, _, angle) in enumerate(choices) if angle]
         if rotated:
-            angles = torch.tensor([choices[i][2] for i in rotated], device=images.device)
+            angles = torch.tensor([choices[i][2] for i in rotated])
             mode = "nearest" if self.legacy_nearest else "bilinear"
             images[rotated] = rotate(images[rotated], angles, mode)
             channels = labels[rotated].reshape(len(rotated), -1, *labels.shape[-2:])
@@ -69,12 +69,12 @@ class RotateFlip:
 
 
 def rotate(x: Tensor, degrees: Tensor, mode: str) -> Tensor:
-    """Each (C, H, W) of the batch about its centre, anticlockwise as shown on a screen."""
+    """Each (C, H, W) of the batch about its centre, anticlockwise as shown on a screen; degrees on the CPU."""
     height, width = x.shape[-2:]
     radians = degrees.double().deg2rad()
     cos, sin, zero = radians.cos(), radians.sin(), torch.zeros_like(radians)
     # Where a pixel of the result comes from, in coordinates from -1 to 1 along either axis.
     rows = [cos, -sin * height / width, zero, sin * width / height, cos, zero]
-    theta = torch.stack(rows, dim=1).view(-1, 2, 3).to(x.dtype)
+    theta = torch.stack(rows, dim=1).view(-1, 2, 3).to(x)
     grid = F.affine_grid(theta, list(x.shape), align_corners=False)
     return F.grid_sample(x, grid, mode=mode, padding_mode="zeros", align_corners=False)

@@ -74,6 +74,8 @@ class Runner(lightning.Trainer):
         if isinstance(model.network, CFIIModel) and best.is_file():
             model.load_state_dict(load_checkpoint(best)["state_dict"])
             model.network.save_pretrained(self.root / "model")
+        score = self.checkpoint_callback.best_model_score if self.checkpoint_callback else None
+        print(f"{'' if score is None else f'best val_dice {score:.4f}; '}all of the run is in {self.root}")
 
     def test(
         self, model: SegmentationTask, datamodule: SegmentationData | None = None, ckpt_path: str | None = None

@@ -54,8 +54,8 @@ class SegmentationTask(lightning.LightningModule):
         compile: with `torch.compile`.
         seed: of initialisation, augmentation and whatever is drawn in training.
 
-    Logged: `train_loss` and its terms, `lr`; `val_loss`; `val_dice`, the mean over the classes of the mean over the
-    cases where a class is there or predicted, at the network's size, slices of one volume counted together.
+    Logged: `train_loss` and its terms, `lr`; `val_loss`; `val_dice`, the mean over the classes of the mean over
+    the cases where a class is there or predicted, at the network's size, slices of one volume counted together.
     """
 
     def __init__(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cfii.training.cases import CaseSet
-from cfii.training.files import NoSuchSplit, require_folder
+import numpy as np
+
+from cfii.training.cases import CaseSet, distinct, format_values
+from cfii.training.files import DataError, NoSuchSplit, require_folder
 from cfii.training.images import ImageFiles
 from cfii.training.sets.folder import SPLITS, find_pairs, find_split, list_files
 
@@ -38,4 +40,18 @@ def glas(root: str | Path, split: str = "train") -> CaseSet:
             f"{root}: expected {SPLITS[split][0]}/img and {SPLITS[split][0]}/labelcol, or files "
             f"{WARWICK[split][0]}1.bmp and {WARWICK[split][0]}1_anno.bmp, found neither"
         )
-    return ImageFiles(pairs, foreground=True, classes=CLASSES)
+    return InstanceMasks(pairs, foreground=True, classes=CLASSES)
+
+
+class InstanceMasks(ImageFiles):
+    """Masks of instance ids, counted from 1 (a few may be missing), or of 0 and one other value."""
+
+    def to_labels(self, mask: np.ndarray, file: Path) -> np.ndarray:
+        ids = distinct(mask)
+        ids = ids[ids > 0]
+        if len(ids) > 1 and ids[-1] > 3 * len(ids) + 10:
+            raise DataError(
+                f"{file}: expected instance ids counted from 1, or 0 and one other value, found {len(ids)} ids up "
+                f"to {ids[-1]}: {format_values(ids)}"
+            )
+        return super().to_labels(mask, file)
