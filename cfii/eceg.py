@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cfii.pixels import Conv1x1, channel_max, require_map, spatial_max, weighted_mean
+from cfii.arguments import require_count, require_map
+from cfii.pixels import Conv1x1, channel_max, spatial_max, weighted_mean
 
 
 class CSA(nn.Module):
@@ -30,11 +31,13 @@ class CSA(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
+        self.channels = require_count("channels", channels)
         hidden = max(channels // 16, 4)
         self.mlp = nn.Sequential(nn.Linear(channels, hidden), nn.GELU(), nn.Linear(hidden, channels))
         self.conv = nn.Conv2d(2, 1, kernel_size=7, padding=3, bias=False)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        require_map(features, self.channels, "features")
         channel_gate = torch.sigmoid(self.mlp(features.mean((2, 3))) + self.mlp(spatial_max(features)))
         gated = features * channel_gate[:, :, None, None]
         pooled = torch.cat([gated.mean(1, keepdim=True), channel_max(gated)], 1)
@@ -85,8 +88,7 @@ class ECEG(nn.Module):
 
     def __init__(self, channels: int, num_classes: int) -> None:
         super().__init__()
-        if channels < 1 or num_classes < 1:
-            raise ValueError(f"channels and num_classes: expected at least 1, got {channels} and {num_classes}")
+        channels, num_classes = require_count("channels", channels), require_count("num_classes", num_classes)
         half = (channels + 1) // 2
         self.channels, self.num_classes, self.half = channels, num_classes, half
         self.phi = Conv1x1(channels, half)

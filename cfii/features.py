@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from cfii.pixels import describe
+from cfii.arguments import describe
 
 PYRAMID = "a list, tuple or dict of feature maps (B, C, H, W), from shallow to deep"
 

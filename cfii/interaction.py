@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from cfii.pixels import require_embeddings, require_map, weighted_mean
+from cfii.arguments import require_count, require_embeddings, require_map, require_number, require_same
+from cfii.pixels import weighted_mean
 
 # Below this sum over the pixels a class counts as unattended and keeps its embedding.
 UNATTENDED = 1e-6
@@ -18,7 +19,7 @@ class FFN(nn.Module):
 
     def __init__(self, channels: int, ratio: float) -> None:
         super().__init__()
-        hidden = round(channels * ratio)
+        hidden = round(channels * require_number("ffn_ratio", ratio))
         if hidden < 1:
             raise ValueError(f"ffn_ratio: expected at least one hidden unit, got {ratio} of {channels} channels")
         self.norm = nn.LayerNorm(channels)
@@ -34,9 +35,8 @@ class Interaction(nn.Module):
 
     def __init__(self, channels: int, num_heads: int = 1, ffn_ratio: float = 2.0) -> None:
         super().__init__()
-        if channels < 2:  # LayerNorm of one channel is a constant
-            raise ValueError(f"channels: expected at least 2, got {channels}")
-        if num_heads < 1 or channels % num_heads:
+        channels = require_count("channels", channels, least=2)  # LayerNorm of one channel is a constant
+        if channels % require_count("num_heads", num_heads):
             fitting = [h for h in range(1, channels + 1) if channels % h == 0][:8]
             raise ValueError(
                 f"num_heads: expected a divisor of the {channels} channels ({fitting} …), got {num_heads}"
@@ -56,6 +56,7 @@ class Interaction(nn.Module):
     def require(self, embeddings: Tensor, features: Tensor) -> None:
         require_embeddings(embeddings, self.channels, "embeddings")
         require_map(features, self.channels, "features")
+        require_same("features", features.shape[:1], "embeddings", embeddings.shape[:1])
 
     def split_heads(self, x: Tensor) -> Tensor:
         return rearrange(x, "b t (h d) -> b h t d", h=self.num_heads)

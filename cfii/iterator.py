@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from cfii.arguments import require_count, require_counts, require_stage_list
 from cfii.interaction import CIT, SIT
 from cfii.updaters import CEU, FEU
 
@@ -55,8 +56,8 @@ class InteractiveIterator(nn.Module):
         sit_min_stride: int = SIT_MIN_STRIDE,
     ) -> None:
         super().__init__()
-        channels, strides = list(channels), list(strides)
-        require_strides(channels, strides, "channels")
+        channels, strides = require_counts("channels", channels), require_strides(strides, len(channels))
+        require_count("sit_min_stride", sit_min_stride, least=0)
         self.channels, self.strides = channels, strides
         self.interaction = nn.ModuleList(
             (SIT if stride >= sit_min_stride else CIT)(width, num_heads, ffn_ratio)
@@ -69,10 +70,8 @@ class InteractiveIterator(nn.Module):
     def forward(
         self, features: Sequence[Tensor], embeddings: Sequence[Tensor]
     ) -> tuple[list[Tensor], list[Tensor]]:
-        features, embeddings = list(features), list(embeddings)
-        for name, stages in (("features", features), ("embeddings", embeddings)):
-            if len(stages) != len(self.channels):
-                raise ValueError(f"{name}: expected {len(self.channels)} stages, got {len(stages)}")
+        features = require_stage_list("features", features, len(self.channels))
+        embeddings = require_stage_list("embeddings", embeddings, len(self.channels))
         deepest = len(self.channels) - 1
         for i in range(deepest, -1, -1):
             if i < deepest and self.ceu is not None:
@@ -83,14 +82,11 @@ class InteractiveIterator(nn.Module):
         return features, embeddings
 
 
-def require_strides(channels: Sequence[int], strides: Sequence[int], name: str) -> None:
-    """Raise unless there is one stride a stage, and they run from shallow to deep."""
-    if not channels or len(channels) != len(strides):
-        raise ValueError(
-            f"{name} and strides: expected one stride a stage and at least one stage, "
-            f"got {len(channels)} and {len(strides)}"
-        )
-    if any(stride < 1 for stride in strides) or sorted(strides) != list(strides):
-        raise ValueError(
-            f"strides: expected positive strides that do not decrease from shallow to deep, got {list(strides)}"
-        )
+def require_strides(strides: Sequence[int], count: int) -> list[int]:
+    """`count` strides, one a stage, that run from shallow to deep."""
+    strides = require_counts("strides", strides)
+    if len(strides) != count:
+        raise ValueError(f"strides: expected one for each of the {count} stages, got {len(strides)}")
+    if sorted(strides) != strides:
+        raise ValueError(f"strides: expected strides that do not decrease from shallow to deep, got {strides}")
+    return strides

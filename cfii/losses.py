@@ -10,8 +10,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cfii.neck import require_choice
-from cfii.pixels import describe, full_precision
+from cfii.arguments import describe, require_choice, require_count, require_number
+from cfii.pixels import full_precision
 from cfii.wrapper import CFIIOutput
 
 MODES = ("multiclass", "binary", "multilabel")
@@ -79,16 +79,21 @@ class CFIILoss(nn.Module):
     ) -> None:
         super().__init__()
         require_choice("mode", mode, MODES)
-        if num_classes < 1 or (mode == "binary") != (num_classes == 1 and mode != "multilabel"):
+        if ignore_index is not None:
+            require_count("ignore_index", ignore_index, least=-(2**31))
+        num_classes = require_count("num_classes", num_classes)
+        if (mode == "binary") != (num_classes == 1 and mode != "multilabel"):
             raise ValueError(
                 "num_classes and mode: expected 1 class in 'binary' mode, 2 or more in 'multiclass' and 1 or "
                 f"more in 'multilabel', got {num_classes} in {mode!r}"
             )
         for name, weight in (("lambda_eu", lambda_eu), ("class_maps_weight", class_maps_weight)):
-            if not weight >= 0:
-                raise ValueError(f"{name}: expected 0 or more, got {weight}")
+            require_number(name, weight)
         if class_weights is not None:
-            class_weights = torch.as_tensor(class_weights, dtype=torch.float32)
+            try:
+                class_weights = torch.as_tensor(class_weights, dtype=torch.float32)
+            except (TypeError, ValueError) as error:
+                raise TypeError(f"class_weights: expected numbers, got {class_weights!r}") from error
             if class_weights.shape != (num_classes,) or not (class_weights >= 0).all() or not class_weights.any():
                 raise ValueError(
                     f"class_weights: expected {num_classes} weights of 0 or more, not all 0, one per class, got "
@@ -113,9 +118,13 @@ class CFIILoss(nn.Module):
         with a `class_maps_weight` "class_maps"."""
         if isinstance(output, Tensor):
             output = CFIIOutput(output, [], [])
+        if not isinstance(output, CFIIOutput):
+            raise TypeError(f"output: expected a CFIIOutput or a tensor of logits, got {describe(output)}")
         logits, embeddings = output.logits, output.embeddings
-        if logits.ndim != 4 or logits.shape[1] != self.num_classes:
-            raise ValueError(f"output: expected logits (B, {self.num_classes}, H, W), got {describe(logits)}")
+        if not logits.is_floating_point() or logits.ndim != 4 or logits.shape[1] != self.num_classes:
+            raise ValueError(
+                f"output: expected logits (B, {self.num_classes}, H, W) of floats, got {describe(logits)}"
+            )
         with full_precision(logits.device):
             logits = in_float(logits)
             labels = self.labels(logits, target)

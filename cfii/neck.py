@@ -8,10 +8,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from cfii.arguments import require_choice, require_count, require_list, require_map, require_stage_list
 from cfii.eceg import ECEG
 from cfii.interaction import CIT, SIT
 from cfii.iterator import SIT_MIN_STRIDE, InteractiveIterator, require_strides
-from cfii.pixels import Conv1x1, require_map
+from cfii.pixels import Conv1x1
 from cfii.updaters import FEU
 
 
@@ -80,10 +81,13 @@ class CFIINeck(nn.Module):
         start: Literal["default", "identity"] = "default",
     ) -> None:
         super().__init__()
-        in_channels, strides, keep = list(in_channels), list(strides), list(keep)
-        require_strides(in_channels, strides, "in_channels")
-        if num_classes < 1:
-            raise ValueError(f"num_classes: expected at least 1, got {num_classes}")
+        in_channels, keep = [require_count("in_channels", width, least=0) for width in in_channels], list(keep)
+        if not any(in_channels):
+            raise ValueError(f"in_channels: expected the width of at least one stage, got {in_channels}")
+        strides, num_classes = (
+            require_strides(strides, len(in_channels)),
+            require_count("num_classes", num_classes),
+        )
         require_choice("embeddings", embeddings, ("explicit", "learned"))
         require_choice("start", start, ("default", "identity"))
         if stages is None:
@@ -117,9 +121,7 @@ class CFIINeck(nn.Module):
             start_as_identity(self.iterator)
 
     def forward(self, features: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        features = list(features)
-        if len(features) != len(self.in_channels):
-            raise ValueError(f"features: expected {len(self.in_channels)} stages, got {len(features)}")
+        features = require_stage_list("features", features, len(self.in_channels))
         for i, (feature, width) in enumerate(zip(features, self.in_channels, strict=True)):
             require_map(feature, width, f"features[{i}]")
 
@@ -188,13 +190,9 @@ def start_as_identity(iterator: InteractiveIterator) -> None:
         projection.bias.fill_(bias)
 
 
-def require_choice(name: str, value: object, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name}: expected one of {', '.join(map(repr, choices))}, got {value!r}")
-
-
 def require_stages(stages: Sequence[int], widths: Sequence[int], keep: Sequence[int]) -> list[int]:
     """The stages that take part, sorted; raise if one does not exist, is kept, or is too narrow."""
+    stages = [require_count("stages", i, least=0) for i in require_list("stages", stages)]
     stages = sorted(set(stages))
     possible = [i for i, width in enumerate(widths) if width >= 3 and i not in keep]
     if not stages or not set(stages) <= set(possible):

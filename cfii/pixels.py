@@ -80,19 +80,3 @@ def full_precision(device: torch.device) -> contextlib.AbstractContextManager:
     if device.type in ("cpu", "cuda", "xpu"):
         return torch.autocast(device.type, enabled=False)
     return contextlib.nullcontext()
-
-
-def require_map(x: Tensor, channels: int, name: str) -> None:
-    """Raise unless `x` is a (B, channels, H, W) map."""
-    if not isinstance(x, Tensor) or x.ndim != 4 or x.shape[1] != channels:
-        raise ValueError(f"{name}: expected a feature map (B, {channels}, H, W), got {describe(x)}")
-
-
-def require_embeddings(x: Tensor, channels: int, name: str) -> None:
-    """Raise unless `x` is (B, N, channels)."""
-    if not isinstance(x, Tensor) or x.ndim != 3 or x.shape[2] != channels:
-        raise ValueError(f"{name}: expected class embeddings (B, N, {channels}), got {describe(x)}")
-
-
-def describe(x: object) -> str:
-    return f"a tensor of shape {tuple(x.shape)}" if isinstance(x, Tensor) else f"a {type(x).__name__}"

@@ -101,6 +101,11 @@ def describe_encoder(encoder: nn.Module, channels: int, size: tuple[int, int], o
             last = guess_channels_last([x for x in maps if x is not image])
         if last:
             maps = features.all_channels_first(maps, image_stages)
+        if any(len(x) != len(image) for x in maps):
+            raise ValueError(
+                f"encoder: expected maps of the {len(image)} images it was given, got "
+                f"{[tuple(x.shape) for x in maps]}"
+            )
         runs.append(Run([x.detach() for x in maps], extras))
         strides = [max(1, round(size[0] / max(1, x.shape[2]))) for x in maps]
         shapes.append(([x.shape[1] for x in maps], strides, image_stages, last))
@@ -138,6 +143,8 @@ def probe_decoder(
                 return run_decoder(decoder, head, report, widths, channels_are_last)
             except Exception as error:  # a module may raise anything; reported below if nothing works
                 failure = error
+    if isinstance(failure, HeadError):
+        raise failure
     extras = f" and {len(report.runs[0].extras)} more" if report.runs[0].extras else ""
     mend = (
         "A built decoder must fit the encoder's own widths; to have one built for half of them, as in the "
@@ -149,6 +156,24 @@ def probe_decoder(
         f"decoder: called as decoder(features) with one list of {len(widths)} feature maps of the widths "
         f"{list(widths)}{extras}, it failed with {type(failure).__name__}: {failure}. {mend}"
     ) from failure
+
+
+class HeadError(ValueError):
+    """A head that the decoder's output does not fit."""
+
+
+def run_head(head: Callable[[Tensor], Tensor], y: Tensor) -> Tensor:
+    try:
+        logits = head(y)
+    except Exception as error:  # a module may raise anything
+        raise HeadError(
+            f"head: expected a module that takes the decoder's {y.shape[1]} channels, but called with a "
+            "tensor of shape "
+            f"{tuple(y.shape)} it failed with {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(logits, Tensor) or logits.ndim != 4:
+        raise HeadError(f"head: expected it to return logits (B, N, H, W), got {features.describe(logits)}")
+    return logits
 
 
 def run_decoder(
@@ -171,7 +196,7 @@ def run_decoder(
             y = decode(maps, *run.extras)
             if not isinstance(y, Tensor) or y.ndim != 4:
                 raise TypeError(f"expected it to return one map (B, C, H, W), got {features.describe(y)}")
-            y = y if finish is None else finish(y)
+            y = y if finish is None else run_head(finish, y)
             gradients = torch.autograd.grad(y.sum(), leaves, allow_unused=True)
         read |= {i for i, gradient in enumerate(gradients) if gradient is not None}
     return DecoderReport(sorted(read), y.shape[1], tuple(y.shape[2:]), channels_are_last)

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cfii.pixels import Conv1x1, channel_max, require_embeddings, require_map, spatial_max
+from cfii.arguments import require_count, require_embeddings, require_map, require_same
+from cfii.pixels import Conv1x1, channel_max, spatial_max
 
 
 class CEU(nn.Module):
@@ -37,6 +38,8 @@ class CEU(nn.Module):
 
     def __init__(self, deep_channels: int, channels: int) -> None:
         super().__init__()
+        deep_channels = require_count("deep_channels", deep_channels)
+        channels = require_count("channels", channels)
         self.deep_channels, self.channels = deep_channels, channels
         self.phi4 = nn.Linear(deep_channels, 2 * channels)
         self.phi5 = nn.Linear(channels, channels)
@@ -48,6 +51,7 @@ class CEU(nn.Module):
     def forward(self, deep_embeddings: Tensor, embeddings: Tensor) -> Tensor:
         require_embeddings(deep_embeddings, self.deep_channels, "deep_embeddings")
         require_embeddings(embeddings, self.channels, "embeddings")
+        require_same("embeddings", embeddings.shape[:2], "deep_embeddings", deep_embeddings.shape[:2])
         first, second = self.phi4(deep_embeddings).chunk(2, -1)
         gate = torch.sigmoid(self.phi6(self.norm_gate(torch.cat([first, self.phi5(embeddings)], -1))))
         return self.psi(gate * self.norm_update(second) + embeddings)
@@ -88,6 +92,8 @@ class FEU(nn.Module):
 
     def __init__(self, deep_channels: int, channels: int) -> None:
         super().__init__()
+        deep_channels = require_count("deep_channels", deep_channels)
+        channels = require_count("channels", channels)
         self.deep_channels, self.channels = deep_channels, channels
         self.reduce = Conv1x1(deep_channels, channels)
         self.phi_deep = Conv1x1(channels, channels)
@@ -98,6 +104,7 @@ class FEU(nn.Module):
     def forward(self, deep_features: Tensor, features: Tensor) -> Tensor:
         require_map(deep_features, self.deep_channels, "deep_features")
         require_map(features, self.channels, "features")
+        require_same("features", features.shape[:1], "deep_features", deep_features.shape[:1])
         size = features.shape[2:]
         deep = self.reduce(deep_features)
         a = F.interpolate(self.phi_deep(deep), size, mode="bilinear")  # (B, C, H, W)

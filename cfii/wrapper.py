@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cfii import features, probe
+from cfii.arguments import describe, require_count, require_floats, require_size
 from cfii.neck import CFIINeck, half_width
-from cfii.pixels import describe
 
 
 class CFIIOutput(NamedTuple):
@@ -72,10 +72,17 @@ class Codec(nn.Module):
             raise TypeError(f"encoder: expected a torch.nn.Module, got {describe(encoder)}")
         if head is not None and not isinstance(head, nn.Module):
             raise TypeError(f"head: expected a torch.nn.Module or None, got {describe(head)}")
-        if not isinstance(num_classes, int) or num_classes < 1:
-            raise ValueError(f"num_classes: expected a positive integer, got {num_classes!r}")
+        num_classes = require_count("num_classes", num_classes)
+        in_channels = None if in_channels is None else require_count("in_channels", in_channels)
+        image_size = require_size("image_size", image_size)
         found = probe.probe_encoder(encoder, in_channels, image_size)
 
+        if neck is not None and sorted(found.strides) != found.strides:
+            raise ValueError(
+                f"encoder: expected its maps from shallow to deep, got maps of the strides {found.strides}; "
+                "wrap it in "
+                "a module that sorts them"
+            )
         built = isinstance(decoder, nn.Module)
         # The image and empty placeholders pass, and so do stages too narrow to be halved and normalised.
         keep = [i for i, width in enumerate(found.widths) if width < 3 or i in found.image_stages]
@@ -102,7 +109,8 @@ class Codec(nn.Module):
                         "decoder: it reads none of the encoder's features, so there is nothing to interact with; "
                         f"it was given the widths {widths}"
                     )
-            start = neck.get("start") or ("identity" if built else "default")
+            start = neck.get("start")
+            start = ("identity" if built else "default") if start is None else start
             neck = CFIINeck(
                 found.widths,
                 found.strides,
@@ -198,11 +206,24 @@ class Codec(nn.Module):
         ]
         return [group for group in groups if group["params"]]
 
+    def require_memory(self, images: Tensor) -> None:
+        """Raise if either the parameters or the images have shapes only (the meta device)."""
+        parameter = next(self.parameters(), None)
+        if parameter is not None and parameter.is_meta != images.is_meta:
+            where = "the images" if images.is_meta else "the network's parameters"
+            raise ValueError(
+                f"images: expected images and parameters with values, but {where} are on the meta device; give a "
+                "network memory with .to_empty(device=...) and load its weights"
+            )
+
     def forward(self, images: Tensor, return_aux: bool = False) -> Tensor | CFIIOutput:
         """Images (B, in_channels, H, W) -> logits (B, num_classes, H, W), or a `CFIIOutput`."""
         layout = self.layout
-        if images.ndim != 4 or images.shape[1] != self.in_channels:
+        if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] != self.in_channels:
             raise ValueError(f"images: expected (B, {self.in_channels}, H, W), got {describe(images)}")
+        require_floats(images, "images")
+        if not torch.compiler.is_compiling():
+            self.require_memory(images)
         # Padding by 0 and cropping by 0 stay in, and F.pad crops too: a condition, or a slice (contiguous for
         # some sizes only), would tie an exported program to the sizes of its example.
         missing = [-extent % grid for grid, extent in zip(layout.grid, images.shape[2:], strict=True)]
@@ -340,7 +361,13 @@ def build_decoder(factory: object, widths: list[int], strides: list[int]) -> nn.
         takes_strides = "strides" in inspect.signature(factory).parameters
     except ValueError:  # a builtin without a signature
         takes_strides = False
-    decoder = factory(list(widths), strides=list(strides)) if takes_strides else factory(list(widths))
+    try:
+        decoder = factory(list(widths), strides=list(strides)) if takes_strides else factory(list(widths))
+    except Exception as error:  # a callable may raise anything
+        raise (TypeError if isinstance(error, TypeError) else ValueError)(
+            f"decoder: {forms}; called with the widths {list(widths)} it failed with {type(error).__name__}: "
+            f"{error}"
+        ) from error
     if not isinstance(decoder, nn.Module):
         raise TypeError(f"decoder: {forms}; the callable returned {describe(decoder)}")
     return decoder

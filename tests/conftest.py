@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # several processes share the cores
+    torch.set_num_threads(1)
 SHARED = Path(os.environ.get("CFII_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 

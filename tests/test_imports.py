@@ -8,6 +8,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "cfii"
 # Each module may import only from those before it; `a b` on one line do not know each other.
 ORDER = [
+    "arguments",
     "pixels",
     "eceg interaction updaters",
     "iterator",

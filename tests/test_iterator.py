@@ -46,7 +46,7 @@ def test_inputs_are_left_alone():
 def test_wrong_calls_are_named():
     with pytest.raises(ValueError, match=r"strides: expected.*do not decrease.*\[4, 2\]"):
         InteractiveIterator([8, 8], [4, 2])
-    with pytest.raises(ValueError, match="one stride a stage"):
+    with pytest.raises(ValueError, match="strides: expected one for each of the"):
         InteractiveIterator([8, 8], [4])
     features, embeddings = stages()
     with pytest.raises(ValueError, match="embeddings: expected 4 stages, got 3"):

@@ -410,7 +410,11 @@ def test_start():
         (lambda: (Encoder(), Decoder, 4, "linear"), TypeError, "head: expected a torch.nn.Module or None"),
         (lambda: (nn.Conv2d(3, 8, 3), Decoder, 4), TypeError, "encoder: expected it to return a list"),
         (lambda: (Encoder(form=lambda m: [x.flatten(2) for x in m]), Decoder, 4), ValueError, "its map 0"),
-        (lambda: (Encoder(form=lambda m: m[::-1]), Decoder, 4), ValueError, "strides: expected.*do not decrease"),
+        (
+            lambda: (Encoder(form=lambda m: m[::-1]), Decoder, 4),
+            ValueError,
+            "encoder: expected its maps from shallow to deep, got .* strides",
+        ),
         (lambda: (nn.DataParallel(Encoder()), Decoder, 4), TypeError, "wrap the whole network in it afterwards"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import inspect
 import json
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
@@ -12,6 +13,7 @@ from typing import Any
 
 from torch import nn
 
+from cfii.arguments import require_choice, require_count, require_size
 from cfii.codecs.hub import HubMixin
 from cfii.neck import CFIINeck
 from cfii.wrapper import Codec
@@ -35,8 +37,7 @@ NECK_OPTIONS = [option for option in inspect.signature(CFIINeck).parameters if o
 
 def find_builder(name: str) -> Callable[..., tuple[nn.Module, Callable[..., nn.Module]]]:
     """The function that makes a codec's encoder, and the factory of its decoder, from the codec's options."""
-    if name not in CODECS:
-        raise ValueError(f"name: expected one of {', '.join(list_models())}, got {name!r}")
+    require_choice("name", name, list_models())
     module, *arguments = CODECS[name]
     return partial(import_module(f"cfii.codecs.{module}").build, *arguments)
 
@@ -62,7 +63,11 @@ class CFIIModel(Codec, HubMixin):
     ) -> None:
         super().__init__()
         builder = find_builder(name)
-        size = to_size(image_size)
+        num_classes, in_channels = (
+            require_count("num_classes", num_classes),
+            require_count("in_channels", in_channels),
+        )
+        size = require_size("image_size", image_size)
         told = {"num_classes": num_classes, "in_channels": in_channels, "image_size": size}
         parameters = inspect.signature(builder).parameters
         own = [option for option in parameters if option not in told]
@@ -73,16 +78,6 @@ class CFIIModel(Codec, HubMixin):
         )
         neck = {k: v for k, v in options.items() if k in NECK_OPTIONS} if cfii else None
         self.assemble(encoder, decoder, num_classes, None, in_channels, size, stages, pad, neck)
-
-
-def to_size(image_size: int | Sequence[int] | None) -> tuple[int, int] | None:
-    """(height, width) of one number or two; None stays."""
-    if image_size is None:
-        return None
-    size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
-    if len(size) != 2 or not all(isinstance(extent, int) and extent > 0 for extent in size):
-        raise ValueError(f"image_size: expected None, a positive integer or (height, width), got {image_size!r}")
-    return size
 
 
 def check_options(name: str, parameters: Any, own: Sequence[str], options: dict[str, Any]) -> None:
@@ -157,6 +152,8 @@ def create_model(
 
 def list_models(pattern: str = "*") -> list[str]:
     """The names that `create_model` knows, filtered by a shell pattern."""
+    if not isinstance(pattern, str):
+        raise TypeError(f"pattern: expected a shell pattern such as 'smp-*', got {pattern!r}")
     return sorted(fnmatch.filter(CODECS, pattern))
 
 
@@ -169,4 +166,12 @@ def from_pretrained(path_or_repo: str, **options: Any) -> CFIIModel:
             warns, naming what starts anew. Also huggingface_hub's `revision`, `token`, `cache_dir`,
             `force_download` and `local_files_only`.
     """
-    return CFIIModel.from_pretrained(path_or_repo, **options)
+    if not isinstance(path_or_repo, str | os.PathLike):
+        raise TypeError(f"path_or_repo: expected a folder or a repository's name, got {path_or_repo!r}")
+    path = os.fspath(path_or_repo)
+    if not os.path.isdir(path) and (os.path.isabs(path) or path.startswith(".") or path.count("/") != 1):
+        raise ValueError(
+            f"path_or_repo: expected a folder that save_pretrained wrote, or a repository 'owner/name', got "
+            f"{path!r}"
+        )
+    return CFIIModel.from_pretrained(path, **options)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cfii.arguments import require_counts
 from cfii.codecs.unet import UNetDecoder, UNetEncoder
 
 WIDTHS = (64, 128, 256, 512, 512, 512)
@@ -43,4 +44,4 @@ class ResUNetEncoder(UNetEncoder):
 
 
 def build(in_channels: int, *, widths: Sequence[int] = WIDTHS) -> tuple[nn.Module, type[nn.Module]]:
-    return ResUNetEncoder(in_channels, widths), UNetDecoder
+    return ResUNetEncoder(in_channels, require_counts("widths", widths)), UNetDecoder

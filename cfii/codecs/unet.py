@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cfii.arguments import require_counts
 from cfii.codecs.blocks import TransposedUp, double_conv
 
 WIDTHS = (64, 128, 256, 512, 1024)
@@ -53,4 +54,4 @@ class UNetDecoder(nn.Module):
 
 
 def build(in_channels: int, *, widths: Sequence[int] = WIDTHS) -> tuple[nn.Module, type[nn.Module]]:
-    return UNetEncoder(in_channels, widths), UNetDecoder
+    return UNetEncoder(in_channels, require_counts("widths", widths)), UNetDecoder

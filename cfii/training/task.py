@@ -12,7 +12,8 @@ import torch.distributed as dist
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
-from cfii import CFIILoss, create_model
+from cfii.codecs import create_model
+from cfii.losses import CFIILoss
 from cfii.training.augment import RotateFlip
 from cfii.training.cases import Case
 from cfii.training.data import SegmentationData

@@ -24,7 +24,7 @@ def test_image_size(image_size):
 
 
 def test_wrong_calls_are_named():
-    with pytest.raises(ValueError, match="name: expected one of resunet"):
+    with pytest.raises(ValueError, match="name: expected one of 'resunet'"):
         create_model("resnet", 3)
     with pytest.raises(
         TypeError, match="unknown argument width; 'resunet' takes widths and the neck's embeddings"

@@ -51,7 +51,8 @@ class InstanceMasks(ImageFiles):
         ids = ids[ids > 0]
         if len(ids) > 1 and ids[-1] > 3 * len(ids) + 10:
             raise DataError(
-                f"{file}: expected instance ids counted from 1, or 0 and one other value, found {len(ids)} ids up "
+                f"{file}: expected instance ids counted from 1, or 0 and one other value, found {len(ids)} "
+                "ids up "
                 f"to {ids[-1]}: {format_values(ids)}"
             )
         return super().to_labels(mask, file)
