@@ -1,6 +1,7 @@
 """Imports run one way, in the order of the paper; `import cfii` stays light."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -57,3 +58,11 @@ def test_import_is_light():
         [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True
     )
     assert result.stdout == "[]\n" and result.stderr == ""
+
+
+def test_nothing_is_unpickled():
+    for path in PACKAGE.rglob("*.py"):
+        text = path.read_text()
+        assert "pickle" not in re.sub(r'""".*?"""|#[^\n]*', "", text, flags=re.S), path
+        for call in re.findall(r"torch\.load\([^)]*\)|np\.load\([^)]*\)", text):
+            assert "weights_only=True" in call or ("np.load" in call and "allow_pickle" not in call), path

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
 
+import torch
 from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_model
+from safetensors.torch import load_file, save_file, save_model
+from torch import Tensor
 
 WEIGHTS = "model.safetensors"
 
@@ -52,7 +55,10 @@ class HubMixin(PyTorchModelHubMixin, library_name="cfii", tags=["image-segmentat
         )
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        save_model(self, str(save_directory / WEIGHTS), metadata={"num_classes": str(self.num_classes)})
+        file = str(save_directory / WEIGHTS)
+        save_model(self, file)  # tensors that share their memory once
+        weights = load_file(file)
+        save_file(weights, file, {"num_classes": str(self.num_classes), "sha256": digest(weights)})
 
     @classmethod
     def _from_pretrained(
@@ -86,14 +92,27 @@ class HubMixin(PyTorchModelHubMixin, library_name="cfii", tags=["image-segmentat
         return model.to(map_location).eval()
 
 
+def digest(weights: dict[str, Tensor]) -> str:
+    """Of all names, types, shapes and values: safetensors itself would not notice a changed value."""
+    total = hashlib.sha256()
+    for name in sorted(weights):
+        tensor = weights[name].contiguous()
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        total.update(tensor.flatten().view(torch.uint8).numpy() if tensor.numel() else b"")
+    return total.hexdigest()
+
+
 def load_weights(model: Any, file: str) -> None:
     """Load a file that `save_pretrained` wrote; with another number of classes all but what depends on it."""
     try:
         weights = load_file(file)
         with safe_open(file, framework="pt") as opened:
-            saved_classes = int((opened.metadata() or {}).get("num_classes", model.num_classes))
+            metadata = opened.metadata() or {}
+            saved_classes = int(metadata.get("num_classes", model.num_classes))
     except (OSError, SafetensorError, ValueError) as error:
         raise ValueError(f"{file}: could not be read as a safetensors file: {error}") from error
+    if "sha256" in metadata and metadata["sha256"] != digest(weights):
+        raise ValueError(f"{file}: its values are not those that were saved: the file is damaged; get it again")
     own = model.state_dict()
     other_shape = sorted(name for name in weights.keys() & own.keys() if weights[name].shape != own[name].shape)
     # Tensors that share their memory are saved once.

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -30,6 +31,8 @@ CODECS: dict[str, tuple[str, ...]] = {
     **{f"smp-{architecture.lower()}": ("smp", architecture) for architecture in SMP},
 }
 
+# Options of timm's that would load files or configurations past `encoder_weights`, and perhaps unpickle them.
+FORBIDDEN = ("checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
 # What a user may set of the neck; the rest follows from the codec.
 FOLLOWS = ("in_channels", "strides", "num_classes", "stages", "keep", "rejoin")
 NECK_OPTIONS = [option for option in inspect.signature(CFIINeck).parameters if option not in FOLLOWS]
@@ -82,6 +85,9 @@ class CFIIModel(Codec, HubMixin):
 
 def check_options(name: str, parameters: Any, own: Sequence[str], options: dict[str, Any]) -> None:
     """Raise if an option is unknown, missing, or could not be saved as JSON."""
+    forbidden = sorted(set(options) & set(FORBIDDEN))
+    if forbidden:
+        raise ValueError(f"create_model: {', '.join(forbidden)}: expected encoder_weights instead, for weights")
     takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
     unknown = [] if takes_any else sorted(set(options) - {*own, *NECK_OPTIONS})
     if unknown:
@@ -174,4 +180,16 @@ def from_pretrained(path_or_repo: str, **options: Any) -> CFIIModel:
             f"path_or_repo: expected a folder that save_pretrained wrote, or a repository 'owner/name', got "
             f"{path!r}"
         )
+    if os.path.isdir(path):
+        check_config(Path(path) / "config.json")
     return CFIIModel.from_pretrained(path, **options)
+
+
+def check_config(file: Path) -> None:
+    """Raise unless it is an object with the arguments of a network."""
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{file}: expected the JSON that save_pretrained writes, but {error}") from error
+    if not isinstance(config, dict) or not {"name", "num_classes"} <= config.keys():
+        raise ValueError(f"{file}: expected an object with name and num_classes, as save_pretrained writes it")

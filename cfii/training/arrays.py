@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 
 from cfii.training.cases import Case, CaseSet, format_shape
-from cfii.training.files import MAX_VALUES, DataError, reading
+from cfii.training.files import MAX_BYTES, MAX_VALUES, DataError, reading
 
 ENDINGS = (".npz", ".h5", ".hdf5")
 
@@ -94,6 +94,9 @@ def read_npz(file: Path, keys: Sequence[str]) -> list[np.ndarray]:
     """Arrays by name; pickled objects are refused, as is np.load's default."""
     # Opened here, as NumPy leaves a damaged file open.
     with reading(file, "a NumPy .npz file"), file.open("rb") as opened, np.load(opened) as data:
+        size = sum(member.file_size for member in data.zip.infolist())
+        if size > MAX_BYTES:
+            raise DataError(f"{file}: expected at most {MAX_BYTES} bytes, found {size}")
         return [data[require_key(file, key, data.files)] for key in keys]
 
 

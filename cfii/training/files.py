@@ -10,6 +10,8 @@ from pathlib import Path
 
 # More values than any medical image holds: a damaged header must not ask for all memory.
 MAX_VALUES = 2**30
+# Nor may a small compressed file unfold without end.
+MAX_BYTES = 2**31
 
 
 class SettingsError(ValueError):

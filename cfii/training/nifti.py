@@ -12,7 +12,7 @@ import numpy as np
 from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
 
 from cfii.training.cases import Case, CaseSet, format_shape
-from cfii.training.files import MAX_VALUES, DataError, reading, writing
+from cfii.training.files import MAX_BYTES, MAX_VALUES, DataError, reading, writing
 
 ENDINGS = (".nii.gz", ".nii")
 # Rows run to posterior and columns to the patient's left, as radiologists look at axial slices; slices upwards.
@@ -53,7 +53,9 @@ def read_nifti(file: str | Path) -> Volume:
     with reading(file, "a NIfTI file"):
         # Read whole, so that gzip gets to its checksum; nibabel alone stops before it.
         with (gzip.open if file.name.endswith(".gz") else open)(file, "rb") as opened:
-            data = opened.read()
+            data = opened.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise DataError(f"{file}: expected at most {MAX_BYTES} bytes, found more")
         kind = HEADER_BYTES.get(int.from_bytes(data[:4], "little")) or HEADER_BYTES.get(
             int.from_bytes(data[:4], "big")
         )

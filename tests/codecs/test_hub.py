@@ -1,7 +1,11 @@
 import json
+import multiprocessing
 import os
 import shutil
+import signal
+import time
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -135,3 +139,66 @@ def test_pushes_what_it_saves(monkeypatch):
     monkeypatch.setattr("huggingface_hub.hub_mixin.HfApi", Api)
     create_model("resunet", 2, widths=[4, 6]).push_to_hub("user/name")
     assert uploaded == {"user/name": ["README.md", "config.json", "model.safetensors"]}
+
+
+def test_flipped_bits_are_found(folder):
+    """Anywhere in the file: in the header safetensors sees them, in the values only the digest does."""
+    file = folder / "model.safetensors"
+    content, rng = file.read_bytes(), np.random.default_rng(0)
+    for trial in range(60):
+        damaged = bytearray(content)
+        damaged[rng.integers(len(content) if trial % 2 else 3000)] ^= 1 << rng.integers(8)
+        file.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"model\.safetensors|missing|unknown"):
+            cfii.from_pretrained(folder)
+    file.write_bytes(content)
+    cfii.from_pretrained(folder)
+
+
+TIMM = '"name": "timm-unet", "num_classes": 5'
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", r"config\.json: expected the JSON"),
+        ("[1]", r"config\.json: expected an object with name and num_classes"),
+        ('{"name": "resunet"}', r"config\.json: expected an object with name and num_classes"),
+        ('{"name": "resunet", "num_classes": "5; import os"}', "num_classes: expected a whole number"),
+        ('{"name": "os.system", "num_classes": 5}', "name: expected one of"),
+        ('{"name": ["resunet"], "num_classes": 5}', "name: expected one of"),
+        ('{"name": "resunet", "num_classes": 5, "colour": "red"}', "unknown argument colour"),
+        ('{"name": "resunet", "num_classes": 5, "widths": [8, -12]}', "widths: expected at least 1, got -12"),
+        ('{"name": "resunet", "num_classes": 5, "widths": "8, 12"}', "widths: expected a list"),
+        (
+            '{"name": "timm-unet", "num_classes": 5, "encoder_name": "../../evil"}',
+            "encoder_name: expected one of",
+        ),
+        (f'{{{TIMM}, "encoder_name": "resnet18", "checkpoint_path": "x.pth"}}', "checkpoint_path: expected enc"),
+        (f'{{{TIMM}, "encoder_name": "resnet18", "pretrained_cfg": {{}}}}', "pretrained_cfg: expected encoder_w"),
+    ],
+)
+def test_hostile_configs_are_refused(folder, content, message):
+    (folder / "config.json").write_text(content)
+    with pytest.raises((ValueError, TypeError), match=message):
+        cfii.from_pretrained(folder)
+
+
+def save_forever(folder):
+    model = create_model("resunet", 5, in_channels=1, widths=[8, 12], num_heads=2)
+    for i in range(1_000_000):
+        torch.nn.init.constant_(model.head.bias, i)
+        model.save_pretrained(folder)
+
+
+def test_fifty_kills_during_a_save_lose_nothing(folder):
+    """A save takes about 20 ms here, so nearly every kill falls into one."""
+    fork, rng, seen = multiprocessing.get_context("fork"), np.random.default_rng(0), set()
+    for _ in range(50):
+        process = fork.Process(target=save_forever, args=(folder,))
+        process.start()
+        time.sleep(rng.uniform(0.03, 0.2))
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        seen.add(cfii.from_pretrained(folder).head.bias[0].item())
+    assert len(seen) > 3

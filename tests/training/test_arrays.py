@@ -108,3 +108,12 @@ def test_sizes_beyond_memory_are_refused(tmp_path):
         data.create_dataset("image", (1 << 20, 1 << 20), "f4", chunks=(64, 64), compression="gzip")
     with pytest.raises(DataError, match=r"a\.h5: expected at most"):
         read_arrays(tmp_path / "a.h5", ["image"])
+
+
+def test_bombs_are_refused(tmp_path, monkeypatch):
+    """Small files that unfold to much: the limit, lowered here, is on what they say and on what they give."""
+    monkeypatch.setattr("cfii.training.arrays.MAX_BYTES", 10_000_000)
+    np.savez_compressed(tmp_path / "a.npz", image=np.zeros((3000, 3000), np.float32), label=np.zeros((2, 2)))
+    assert (tmp_path / "a.npz").stat().st_size < 100_000
+    with pytest.raises(DataError, match=r"a\.npz: expected at most 10000000 bytes"):
+        read_arrays(tmp_path / "a.npz", ["image"])

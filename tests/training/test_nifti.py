@@ -198,3 +198,10 @@ def test_real_ct(real_data):
     np.testing.assert_allclose(case.image[:, :, ::-1, ::-1], derived.image, atol=1e-6)
     liver = case.label == 5  # in TotalSegmentator's numbers and in the derived ones
     assert np.array_equal(liver[:, ::-1, ::-1], derived.label == 5)
+
+
+def test_bombs_are_refused(tmp_path, stored, monkeypatch):
+    monkeypatch.setattr("cfii.training.nifti.MAX_BYTES", 1000)
+    nib.save(stored, tmp_path / "a.nii.gz")
+    with pytest.raises(DataError, match=r"a\.nii\.gz: expected at most 1000 bytes"):
+        read_nifti(tmp_path / "a.nii.gz")
