@@ -110,12 +110,16 @@ def with_recipes(arguments: Sequence[str]) -> list[str]:
 
 
 def fail(message: object) -> None:
-    print(f"error: {' '.join(str(message).split())}", file=sys.stderr)
+    text = str(message)
+    if "Original Traceback" in text:  # from a process that reads for a DataLoader: its last line is the message
+        text = text.rpartition("DataError: ")[2]
+    print(f"error: {' '.join(text.split())}", file=sys.stderr)
     sys.exit(2)
 
 
 def main() -> None:
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # no tips, and errors in one line
+    for name in ("lightning.pytorch", "lightning.fabric"):  # no tips, and errors in one line
+        logging.getLogger(name).setLevel(logging.WARNING)
     # Lightning's own use of PyTorch, which its user cannot change.
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
     try:

@@ -142,17 +142,25 @@ class Results:
         }
 
     def save(self, folder: str | Path) -> None:
-        """Write `scores.csv` (a line for each case and class), `scores.json` (with the summary), `scores.md`."""
+        """Write `scores.csv` (a line for each case and class), `summary.csv` (a line for each class and metric),
+        `scores.json` (both) and `scores.md` (the summary)."""
         folder = Path(folder)
-        with writing(folder / "scores.csv") as file, file.open("w", newline="", encoding="utf-8") as opened:
-            table = csv.writer(opened)
-            table.writerow(["case", "class", *METRICS])
-            for name, rows in self.scores.items():
-                table.writerows([name, c, *map(repr, row)] for c, row in zip(self.scored, rows, strict=True))
+        rows = [(n, c, *row) for n, rows in self.scores.items() for c, row in zip(self.scored, rows, strict=True)]
+        write_csv(folder / "scores.csv", ["case", "class", *METRICS], rows)
+        cells = [(c, m, cell) for c, metrics in self.summary().items() for m, cell in metrics.items()]
+        header = ["class", "metric", *cells[0][2]]
+        write_csv(folder / "summary.csv", header, [(c, m, *cell.values()) for c, m, cell in cells])
         with writing(folder / "scores.json") as file:
             file.write_text(json.dumps(without_nan(self.to_dict()), indent=1) + "\n", encoding="utf-8")
         with writing(folder / "scores.md") as file:
             file.write_text(self.markdown(), encoding="utf-8")
+
+
+def write_csv(file: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    with writing(file) as temporary, temporary.open("w", newline="", encoding="utf-8") as opened:
+        table = csv.writer(opened)
+        table.writerow(header)
+        table.writerows(rows)
 
 
 def mean(values: np.ndarray, axis: int) -> np.ndarray:

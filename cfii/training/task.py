@@ -48,6 +48,7 @@ class SegmentationTask(lightning.LightningModule):
         lr_scheduler: "poly": lr · (1 - step / steps)^0.9 after each step, as in TransUNet; any of torch's by
             import path, stepped after each epoch; or none.
         augment: random rotation and flipping (`RotateFlip`).
+        legacy_nearest: rotate images by nearest neighbour, as TransUNet's code does; for comparison.
         at_network_size: score at the network's size instead of the images' own, as the field does for GlaS and
             MoNuSeg.
         roi_size: test and predict by MONAI's sliding window of this size, at the images' own resolution,
@@ -75,6 +76,7 @@ class SegmentationTask(lightning.LightningModule):
         encoder_lr: float | None = None,
         lr_scheduler: Literal["poly"] | LRSchedulerCallable | None = None,
         augment: bool = True,
+        legacy_nearest: bool = False,
         at_network_size: bool = False,
         roi_size: int | None = None,
         compile: bool = False,
@@ -92,7 +94,7 @@ class SegmentationTask(lightning.LightningModule):
             "class_maps_weight": class_maps_weight,
         }
         self.optimizer, self.encoder_lr, self.lr_scheduler = optimizer, encoder_lr, lr_scheduler
-        self.augment = RotateFlip(seed) if augment else None
+        self.augment = RotateFlip(seed, legacy_nearest) if augment else None
         self.at_network_size, self.roi_size = at_network_size, roi_size
         self.compiles, self.seed = compile, seed
         self.criterion: CFIILoss | None = None
@@ -123,24 +125,25 @@ class SegmentationTask(lightning.LightningModule):
                 f"{self.num_classes}"
             )
         self.in_channels = cases.channels if self.in_channels is None else self.in_channels
+        if cases.channels not in (1, self.in_channels):
+            raise SettingsError(f"in_channels: expected {cases.channels}, as in the data, got {self.in_channels}")
 
     def configure_model(self) -> None:
         if self.criterion is not None:
             return
-        self.criterion = CFIILoss(self.num_classes, self.mode, across_processes=True, **self.loss_options)
-        if self.network is None:
-            # Drawn apart from everything else, so that it does not depend on what came before.
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(self.seed)
-                self.network = self.create()
+        try:
+            self.criterion = CFIILoss(self.num_classes, self.mode, across_processes=True, **self.loss_options)
+            self.network = self.create() if self.network is None else self.network
+        except (ValueError, TypeError) as error:
+            raise SettingsError(f"model: {error}") from error
         if self.compiles:
             self.network.compile()
 
     def create(self) -> nn.Module:
-        try:
+        # Drawn apart from everything else, so that it does not depend on what came before.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
             return create_model(self.name, self.num_classes, self.in_channels, cfii=self.cfii, **self.options)
-        except (ValueError, TypeError) as error:
-            raise SettingsError(f"model: {error}") from error
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[ABOUT] = {

@@ -68,12 +68,15 @@ def test_files(results, tmp_path):
     results.save(tmp_path / "out")
     rows = list(csv.DictReader((tmp_path / "out" / "scores.csv").read_text().splitlines()))
     assert len(rows) == 6 and rows[2]["case"] == "b" and float(rows[2]["dice"]) == results.scores["b"][0][0]
+    lines = list(csv.DictReader((tmp_path / "out" / "summary.csv").read_text().splitlines()))
+    assert len(lines) == 9 and lines[6]["class"] == "mean" and lines[0]["cases"] == "3"
+    assert float(lines[0]["high"]) == results.summary()["liver"]["dice"]["high"]
     content = json.loads((tmp_path / "out" / "scores.json").read_text())
     assert content["protocol"] == "strict" and content["hd95_unit"] == "voxels"
     assert content["cases"]["b"]["liver"]["dice"] == pytest.approx(2 / 3)
     text = (tmp_path / "out" / "scores.md").read_text()
     assert "Protocol `strict`, 3 cases" in text and "| liver | 88.89 ± 19.25 [" in text and "| mean |" in text
-    assert len(list((tmp_path / "out").iterdir())) == 3
+    assert len(list((tmp_path / "out").iterdir())) == 4
 
 
 def test_nan_becomes_null(tmp_path):
