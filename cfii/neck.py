@@ -157,6 +157,10 @@ def initialise(neck: CFIINeck) -> None:
     shrinks each to a third of its variance: the gates then start within a few hundredths of 1/2 in every class,
     and all class embeddings start equal. FEU's gates see the maps without a norm: with maps of a standard
     deviation in the hundreds (an untrained CoaT) they would start at exactly 0 or 1 and never learn.
+
+    ECEG's last bias alone is not 0, but PyTorch's: of an image without any features (a blank slice) all
+    embeddings would be exactly 0, and every LayerNorm on their way multiplies the gradient of a zero by
+    1/sqrt(1e-5): 10^16 was seen in three stages.
     """
     for module in neck.modules():
         if isinstance(module, (nn.Linear, Conv1x1)):
@@ -167,6 +171,10 @@ def initialise(neck: CFIINeck) -> None:
         if isinstance(module, FEU):
             module.spatial.weight.mul_(0.1)
             module.channel.weight.mul_(0.1)
+    for module in neck.modules():
+        if isinstance(module, ECEG):
+            bound = module.phi3.weight[0].numel() ** -0.5
+            nn.init.uniform_(module.phi3.bias, -bound, bound)
 
 
 @torch.no_grad()
