@@ -15,7 +15,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from cfii import CFIILoss, CFIIWrapper
-from cfii.training.phantom import CLASSES, Phantom
+from cfii.training.resize import Resize
+from cfii.training.samples import Samples
+from cfii.training.sets.phantom import CLASSES, Phantom
 
 MODELS = [
     ("Unet", "resnet18"),
@@ -26,11 +28,16 @@ MODELS = [
 ]
 
 
+def batches(count, batch_size, size, seed):
+    """(images, labels) of phantoms."""
+    for batch in DataLoader(Samples(Phantom(count, size, seed), Resize(size)), batch_size):
+        yield batch["image"], batch["label"].long()
+
+
 def train(model, steps, size):
-    loader = DataLoader(Phantom(8 * steps, size, seed=1), batch_size=8)
     loss, optimizer = CFIILoss(len(CLASSES)), torch.optim.Adam(model.parameters(), lr=1e-3)
     model.train()
-    for images, labels in loader:
+    for images, labels in batches(8 * steps, 8, size, seed=1):
         optimizer.zero_grad()
         loss(model(images), labels).backward()
         optimizer.step()
@@ -47,8 +54,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--size", type=int, default=96)
     options = parser.parse_args()
-    held_back = [torch.stack(x) for x in zip(*Phantom(16, options.size, seed=2), strict=True)]
-    images, labels = held_back
+    images, labels = next(batches(16, 16, options.size, seed=2))
     results = {}
     for architecture, encoder in MODELS:
         torch.manual_seed(0)
