@@ -30,6 +30,12 @@ def require_number(name: str, value: object, least: float = 0.0) -> float:
     return value
 
 
+def require_flag(name: str, value: object) -> None:
+    """A bool: the word "False" would count as true."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name}: expected True or False, got {value!r}")
+
+
 def require_choice(name: str, value: object, choices: Sequence[str]) -> None:
     if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name}: expected one of {', '.join(map(repr, choices))}, got {value!r}")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from cfii.arguments import require_count, require_counts, require_stage_list
+from cfii.arguments import require_count, require_counts, require_flag, require_stage_list
 from cfii.interaction import CIT, SIT
 from cfii.updaters import CEU, FEU
 
@@ -58,6 +58,8 @@ class InteractiveIterator(nn.Module):
         super().__init__()
         channels, strides = require_counts("channels", channels), require_strides(strides, len(channels))
         require_count("sit_min_stride", sit_min_stride, least=0)
+        require_flag("update_embeddings", update_embeddings)
+        require_flag("update_features", update_features)
         self.channels, self.strides = channels, strides
         self.interaction = nn.ModuleList(
             (SIT if stride >= sit_min_stride else CIT)(width, num_heads, ffn_ratio)

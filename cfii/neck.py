@@ -81,7 +81,8 @@ class CFIINeck(nn.Module):
         start: Literal["default", "identity"] = "default",
     ) -> None:
         super().__init__()
-        in_channels, keep = [require_count("in_channels", width, least=0) for width in in_channels], list(keep)
+        in_channels = [require_count("in_channels", w, least=0) for w in require_list("in_channels", in_channels)]
+        keep = list(keep)
         if not any(in_channels):
             raise ValueError(f"in_channels: expected the width of at least one stage, got {in_channels}")
         strides, num_classes = (

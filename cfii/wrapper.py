@@ -12,7 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cfii import features, probe
-from cfii.arguments import describe, require_count, require_floats, require_size
+from cfii.arguments import (
+    describe,
+    require_count,
+    require_flag,
+    require_floats,
+    require_number,
+    require_size,
+)
 from cfii.neck import CFIINeck, half_width
 
 
@@ -73,6 +80,7 @@ class Codec(nn.Module):
         if head is not None and not isinstance(head, nn.Module):
             raise TypeError(f"head: expected a torch.nn.Module or None, got {describe(head)}")
         num_classes = require_count("num_classes", num_classes)
+        require_flag("pad", pad)
         in_channels = None if in_channels is None else require_count("in_channels", in_channels)
         image_size = require_size("image_size", image_size)
         found = probe.probe_encoder(encoder, in_channels, image_size)
@@ -197,6 +205,7 @@ class Codec(nn.Module):
         Example:
             >>> optimizer = torch.optim.AdamW(model.parameter_groups(lr=1e-3, encoder_lr=1e-4))
         """
+        require_number("lr", lr), require_number("encoder_lr", encoder_lr)
         encoder = [p for p in self.encoder.parameters() if p.requires_grad]
         known = {id(p) for p in self.encoder.parameters()}
         rest = [p for p in self.parameters() if p.requires_grad and id(p) not in known]
@@ -215,6 +224,21 @@ class Codec(nn.Module):
                 f"images: expected images and parameters with values, but {where} are on the meta device; give a "
                 "network memory with .to_empty(device=...) and load its weights"
             )
+
+    def encode(self, x: Tensor) -> Any:
+        """The encoder's output; its complaint about the images' type is told as what it is."""
+        if torch.compiler.is_compiling():
+            return self.encoder(x)
+        try:
+            return self.encoder(x)
+        except RuntimeError as error:
+            own = {p.dtype for p in self.encoder.parameters()}
+            if own and x.dtype not in own and not torch.is_autocast_enabled(x.device.type):
+                names = " or ".join(map(str, own))
+                raise TypeError(
+                    f"images: expected {names}, like the encoder's parameters, got {x.dtype}"
+                ) from error
+            raise
 
     def forward(self, images: Tensor, return_aux: bool = False) -> Tensor | CFIIOutput:
         """Images (B, in_channels, H, W) -> logits (B, num_classes, H, W), or a `CFIIOutput`."""
@@ -237,7 +261,7 @@ class Codec(nn.Module):
                 "another size (timm: img_size=, create_model: image_size=)"
             )
         x = F.pad(images, (0, missing[1], 0, missing[0])) if padded else images
-        maps, extras = features.read(self.encoder(x))
+        maps, extras = features.read(self.encode(x))
         if layout.features_last:
             maps = features.all_channels_first(maps, layout.image_stages)
         embeddings: list[Tensor] = []

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import nn
 
-from cfii.arguments import require_choice, require_count, require_size
+from cfii.arguments import require_choice, require_count, require_flag, require_size
 from cfii.codecs.hub import HubMixin
 from cfii.neck import CFIINeck
 from cfii.wrapper import Codec
@@ -71,6 +71,7 @@ class CFIIModel(Codec, HubMixin):
             require_count("in_channels", in_channels),
         )
         size = require_size("image_size", image_size)
+        require_flag("cfii", cfii)
         told = {"num_classes": num_classes, "in_channels": in_channels, "image_size": size}
         parameters = inspect.signature(builder).parameters
         own = [option for option in parameters if option not in told]
