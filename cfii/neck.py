@@ -85,10 +85,8 @@ class CFIINeck(nn.Module):
         keep = list(keep)
         if not any(in_channels):
             raise ValueError(f"in_channels: expected the width of at least one stage, got {in_channels}")
-        strides, num_classes = (
-            require_strides(strides, len(in_channels)),
-            require_count("num_classes", num_classes),
-        )
+        strides = require_strides(strides, len(in_channels))
+        num_classes = require_count("num_classes", num_classes)
         require_choice("embeddings", embeddings, ("explicit", "learned"))
         require_choice("start", start, ("default", "identity"))
         if stages is None:
@@ -172,8 +170,7 @@ def initialise(neck: CFIINeck) -> None:
         if isinstance(module, FEU):
             module.spatial.weight.mul_(0.1)
             module.channel.weight.mul_(0.1)
-    for module in neck.modules():
-        if isinstance(module, ECEG):
+        elif isinstance(module, ECEG):
             bound = module.phi3.weight[0].numel() ** -0.5
             nn.init.uniform_(module.phi3.bias, -bound, bound)
 

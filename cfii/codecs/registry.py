@@ -66,10 +66,8 @@ class CFIIModel(Codec, HubMixin):
     ) -> None:
         super().__init__()
         builder = find_builder(name)
-        num_classes, in_channels = (
-            require_count("num_classes", num_classes),
-            require_count("in_channels", in_channels),
-        )
+        num_classes = require_count("num_classes", num_classes)
+        in_channels = require_count("in_channels", in_channels)
         size = require_size("image_size", image_size)
         require_flag("cfii", cfii)
         told = {"num_classes": num_classes, "in_channels": in_channels, "image_size": size}

@@ -14,6 +14,8 @@ from cfii.training.cases import Case, CaseSet, format_shape
 from cfii.training.files import MAX_BYTES, MAX_VALUES, DataError, reading
 
 ENDINGS = (".npz", ".h5", ".hdf5")
+IMAGE_KEYS = ("image", "img")  # TransUNet's and SSL4MIS's, MT-UNet's
+Key = str | tuple[str, ...]
 
 
 class ArrayFiles(CaseSet):
@@ -86,11 +88,11 @@ def scale_array(image: np.ndarray, file: Path, value_range: tuple[float, float] 
     return image.astype(np.float32)
 
 
-def read_arrays(file: Path, keys: Sequence[str]) -> list[np.ndarray]:
+def read_arrays(file: Path, keys: Sequence[Key]) -> list[np.ndarray]:
     return read_npz(file, keys) if file.suffix == ".npz" else read_h5(file, keys)
 
 
-def read_npz(file: Path, keys: Sequence[str]) -> list[np.ndarray]:
+def read_npz(file: Path, keys: Sequence[Key]) -> list[np.ndarray]:
     """Arrays by name; pickled objects are refused, as is np.load's default."""
     # Opened here, as NumPy leaves a damaged file open.
     with reading(file, "a NumPy .npz file"), file.open("rb") as opened, np.load(opened) as data:
@@ -100,7 +102,7 @@ def read_npz(file: Path, keys: Sequence[str]) -> list[np.ndarray]:
         return [data[require_key(file, key, data.files)] for key in keys]
 
 
-def read_h5(file: Path, keys: Sequence[str]) -> list[np.ndarray]:
+def read_h5(file: Path, keys: Sequence[Key]) -> list[np.ndarray]:
     """Data sets by name; links to other files are refused."""
     with reading(file, "an HDF5 file"), h5py.File(file, "r") as data:
         return [read_dataset(file, data, require_key(file, key, list(data))) for key in keys]
@@ -134,7 +136,12 @@ def check_chunks(file: Path, key: str, values: h5py.Dataset) -> None:
             )
 
 
-def require_key(file: Path, key: str, found: Sequence[str]) -> str:
-    if key not in found:
-        raise DataError(f"{file}: expected an array {key!r}, found {', '.join(map(repr, found)) or 'none'}")
-    return key
+def require_key(file: Path, key: Key, found: Sequence[str]) -> str:
+    """The key, or of several the first that the file has."""
+    keys = (key,) if isinstance(key, str) else key
+    for candidate in keys:
+        if candidate in found:
+            return candidate
+    raise DataError(
+        f"{file}: expected an array {' or '.join(map(repr, keys))}, found {', '.join(map(repr, found)) or 'none'}"
+    )

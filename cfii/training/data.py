@@ -11,6 +11,7 @@ import lightning
 import torch
 from torch.utils.data import DataLoader, DistributedSampler
 
+from cfii.arguments import require_count
 from cfii.training.cases import CaseSet, Slices, hold_out
 from cfii.training.files import NoSuchSplit, SettingsError
 from cfii.training.resize import Resize, Rule
@@ -54,9 +55,8 @@ class SegmentationData(lightning.LightningDataModule):
         options: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        for setting, value, least in (("batch_size", batch_size, 1), ("num_workers", num_workers, 0)):
-            if value < least:
-                raise ValueError(f"{setting}: expected at least {least}, got {value}")
+        require_count("batch_size", batch_size)
+        require_count("num_workers", num_workers, least=0)
         if not 0 <= val_fraction < 1:
             raise ValueError(f"val_fraction: expected 0 or a number below 1, got {val_fraction}")
         self.name, self.root, self.options = name, root, dict(options or {})

@@ -14,8 +14,9 @@ from monai.inferers import sliding_window_inference
 from PIL import Image
 from torch import nn
 
+from cfii.arguments import require_count
 from cfii.training.arrays import ENDINGS as ARRAY_ENDINGS
-from cfii.training.arrays import read_arrays, scale_array
+from cfii.training.arrays import IMAGE_KEYS, read_arrays, scale_array
 from cfii.training.cases import Case, CaseSet
 from cfii.training.files import DataError, writing
 from cfii.training.images import read_image
@@ -35,18 +36,19 @@ def predict(
     overlap: float = 0.5,
     batch_size: int = 8,
     multilabel: bool = False,
+    in_channels: int | None = None,
 ) -> np.ndarray:
     """Labels of an image, or of a volume slice by slice.
 
     Args:
         model: from (B, channels, h, w) to logits (B, N, h, w); run in eval mode, on its parameters' device.
-        image: float32 (channels, H, W) or (channels, D, H, W); a grey one is repeated to the model's
-            `in_channels`, if it has that attribute.
+        image: float32 (channels, H, W) or (channels, D, H, W); a grey one is repeated to `in_channels`.
         resize: to the network's size, and back by the same rule.
         roi_size: instead, MONAI's sliding window (Gaussian weights) at the image's own resolution.
         overlap: of neighbouring windows.
         batch_size: slices, or windows, at a time.
         multilabel: every channel decides for itself.
+        in_channels: of the model's images; by default its attribute of that name, if it has one.
 
     Returns:
         (H, W) or (D, H, W) uint8; (N, …) bool if multilabel. A network with one channel gives 0 and 1.
@@ -57,9 +59,9 @@ def predict(
         raise ValueError(
             "resize and roi_size: expected one of them, as windows keep the image's resolution, got both"
         )
-    if batch_size < 1:
-        raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
-    slices = repeat_grey(image[:, None] if image.ndim == 3 else image, getattr(model, "in_channels", None))
+    require_count("batch_size", batch_size)
+    in_channels = getattr(model, "in_channels", None) if in_channels is None else in_channels
+    slices = repeat_grey(image[:, None] if image.ndim == 3 else image, in_channels)
     size = slices.shape[-2:]
     first = next(model.parameters(), None)
     device = first.device if first is not None else torch.device("cpu")
@@ -99,11 +101,11 @@ def predict_file(
     *,
     classes: Sequence[str] | None = None,
     window: tuple[float, float] | None = None,
-    key: str = "image",
+    key: str | None = None,
     channels: int = 3,
     **options: Any,
 ) -> None:
-    """Predict a file and write the labels beside nothing but its own geometry.
+    """Predict a file and write the labels in its own geometry.
 
     - NIfTI: labels with the affine, spacing and orientation of the image, so that they open over it in any
       viewer. Slices are taken in one anatomical orientation, however the file stores them (see
@@ -114,7 +116,7 @@ def predict_file(
     Args:
         classes: names for multilabel images.
         window: for CT in NIfTI files, see `NiftiFiles`.
-        key: of the image in `.npz` and `.h5`.
+        key: of the image in `.npz` and `.h5`; by default "image", or MT-UNet's "img".
         channels: of image files, 3 or 1.
         **options: see `predict`.
 
@@ -131,9 +133,9 @@ def predict_file(
         write_nifti(target, labels, volume)
     elif source.name.endswith(ARRAY_ENDINGS):
         require_ending(target, (".h5", ".hdf5"))
-        (image,) = read_arrays(source, [key])
+        (image,) = read_arrays(source, [IMAGE_KEYS if key is None else key])
         if image.ndim not in (2, 3):
-            raise DataError(f"{source}: expected (H, W) or (D, H, W) in {key!r}, found {image.shape}")
+            raise DataError(f"{source}: expected an image (H, W) or (D, H, W), found {image.shape}")
         labels = predict(model, scale_array(image, source)[None], **options)
         with writing(target) as file, h5py.File(file, "w") as data:
             data.create_dataset("label", data=labels.astype(np.uint8), compression="gzip")

@@ -133,12 +133,8 @@ class NiftiFiles(CaseSet):
         channels: int = 1,
         subject: Callable[[str], str] = str,
     ) -> None:
-        self.images, self.labels, self.names, self.classes = (
-            list(images),
-            list(labels),
-            list(names),
-            tuple(classes),
-        )
+        self.images, self.labels = list(images), list(labels)
+        self.names, self.classes = list(names), tuple(classes)
         self.window, self.channels, self.subject = check_window(window), channels, subject
 
     @property

@@ -91,6 +91,10 @@ def bars(results: Results, file: str | Path) -> None:
         axis.set_xlim(0, None if metric == "hd95" else 1)
     axes[0].set_yticks(place, names)
     figure.suptitle(f"{len(results.scores)} cases, protocol '{results.protocol}'", fontsize=9)
+    save(figure, file)
+
+
+def save(figure: Figure, file: str | Path) -> None:
     with writing(file) as temporary:
         figure.savefig(temporary, dpi=110)
 
@@ -151,8 +155,7 @@ def finish(figure: Figure, classes: Sequence[str], file: str | Path, multilabel:
     figure.legend(
         handles=patches, loc="outside lower center", ncols=min(len(patches), 6), fontsize=7, frameon=False
     )
-    with writing(file) as temporary:
-        figure.savefig(temporary, dpi=110)
+    save(figure, file)
 
 
 def busiest(case: Case) -> int | None:
@@ -196,5 +199,4 @@ def curves(history: Mapping[str, Sequence[tuple[float, float]]], file: str | Pat
         axis.set_title(title, fontsize=9)
         axis.set_xlabel("epoch", fontsize=8)
         axis.legend(fontsize=7, frameon=False)
-    with writing(file) as temporary:
-        figure.savefig(temporary, dpi=110)
+    save(figure, file)

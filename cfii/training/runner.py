@@ -126,11 +126,7 @@ class Runner(lightning.Trainer):
             "classes": about["classes"],
             "window": datamodule.options.get("window"),
             "channels": model.in_channels,
-            "resize": None if model.roi_size else datamodule.resize,
-            "roi_size": model.roi_size,
-            "batch_size": datamodule.batch_size,
-            "multilabel": model.mode == "multilabel",
-            "key": "img" if datamodule.name == "acdc" else "image",
+            **model.inference_options(datamodule),
         }
         files = [input] if input.is_file() else find_inputs(input)
         for file in files:

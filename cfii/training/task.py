@@ -18,7 +18,7 @@ from cfii.training.augment import RotateFlip
 from cfii.training.cases import Case
 from cfii.training.data import SegmentationData
 from cfii.training.files import SettingsError
-from cfii.training.inference import predict, repeat_grey, resized
+from cfii.training.inference import predict, resized
 from cfii.training.metrics import Protocol
 from cfii.training.pictures import bars, overlays
 from cfii.training.resize import decide
@@ -230,16 +230,19 @@ class SegmentationTask(lightning.LightningModule):
         classes = list(self.data.cases("train").classes)
         return classes if self.mode == "multilabel" else classes[1:]
 
+    def inference_options(self, data: SegmentationData) -> dict[str, Any]:
+        """For `predict`."""
+        return {
+            "resize": None if self.roi_size else data.resize,
+            "roi_size": self.roi_size,
+            "batch_size": data.batch_size,
+            "multilabel": self.mode == "multilabel",
+            "in_channels": self.in_channels,
+        }
+
     def labels(self, image: np.ndarray) -> np.ndarray:
         """Labels of an image or a volume, in its own size."""
-        return predict(
-            self.network,
-            repeat_grey(image, self.in_channels),
-            resize=None if self.roi_size else self.data.resize,
-            roi_size=self.roi_size,
-            batch_size=self.data.batch_size,
-            multilabel=self.mode == "multilabel",
-        )
+        return predict(self.network, image, **self.inference_options(self.data))
 
     def case(self, index: int) -> Case:
         """A case to score, at the size at which it is scored."""

@@ -1,13 +1,11 @@
 import json
-import multiprocessing
 import os
 import shutil
-import signal
-import time
 
 import numpy as np
 import pytest
 import torch
+from kills import kill_during
 from safetensors.torch import load_file, save_file
 
 import cfii
@@ -193,12 +191,8 @@ def save_forever(folder):
 
 def test_fifty_kills_during_a_save_lose_nothing(folder):
     """A save takes about 20 ms here, so nearly every kill falls into one."""
-    fork, rng, seen = multiprocessing.get_context("fork"), np.random.default_rng(0), set()
+    rng, seen = np.random.default_rng(0), set()
     for _ in range(50):
-        process = fork.Process(target=save_forever, args=(folder,))
-        process.start()
-        time.sleep(rng.uniform(0.03, 0.2))
-        os.kill(process.pid, signal.SIGKILL)
-        process.join()
+        kill_during(save_forever, folder, rng.uniform(0.03, 0.2))
         seen.add(cfii.from_pretrained(folder).head.bias[0].item())
     assert len(seen) > 3

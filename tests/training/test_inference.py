@@ -92,6 +92,24 @@ def test_arrays(tmp_path, volume):
         assert np.array_equal(a["label"], volume[0] > 0.5) and np.array_equal(b["label"], volume[0, 0] > 0.5)
 
 
+def test_arrays_of_either_name(tmp_path, volume):
+    """TransUNet's and SSL4MIS's "image", MT-UNet's "img", without being told."""
+    for key in ("image", "img"):
+        np.savez(tmp_path / f"{key}.npz", **{key: volume[0]})
+        predict_file(Brighter(), tmp_path / f"{key}.npz", tmp_path / f"{key}.h5")
+        with h5py.File(tmp_path / f"{key}.h5") as data:
+            assert np.array_equal(data["label"], volume[0] > 0.5)
+    np.savez(tmp_path / "other.npz", picture=volume[0])
+    with pytest.raises(DataError, match=r"other\.npz: expected an array 'image' or 'img', found 'picture'"):
+        predict_file(Brighter(), tmp_path / "other.npz", tmp_path / "other.h5")
+
+
+def test_grey_images_are_repeated_for_networks_that_do_not_say(volume):
+    model = Brighter()
+    predict(model, volume, in_channels=3)
+    assert model.batches[0] == (8, 3, 20, 30)
+
+
 def test_images(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.bmp")

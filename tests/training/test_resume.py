@@ -1,14 +1,13 @@
 """A run that is killed goes on as if nothing had happened."""
 
-import multiprocessing
 import os
-import signal
 import time
 
 import numpy as np
 import pytest
 import torch
 from command import OWN, TINY, run, start
+from kills import kill_during
 
 from cfii.training.checkpoints import AtomicCheckpointIO, find_checkpoint, load_checkpoint
 from cfii.training.files import DataError, SettingsError
@@ -58,13 +57,8 @@ def save_forever(path):
 def test_a_kill_while_a_checkpoint_is_written_loses_nothing(tmp_path):
     file, rng = tmp_path / "last.ckpt", np.random.default_rng(0)
     AtomicCheckpointIO().save_checkpoint({"state_dict": {"weight": torch.zeros(300_000)}}, file)
-    fork = multiprocessing.get_context("fork")
     for _ in range(20):
-        process = fork.Process(target=save_forever, args=(file,))
-        process.start()
-        time.sleep(rng.uniform(0.02, 0.15))
-        os.kill(process.pid, signal.SIGKILL)
-        process.join()
+        kill_during(save_forever, file, rng.uniform(0.02, 0.15))
         weight = load_checkpoint(file)["state_dict"]["weight"]
         assert (weight == weight[0]).all()
 
