@@ -7,7 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cfii.arguments import require_count, require_map
-from cfii.pixels import Conv1x1, channel_max, spatial_max, weighted_mean
+from cfii.blockwise import blockwise
+from cfii.kernels import Classify, Compress, Pool
+from cfii.pixels import Conv1x1, pixel_max
 
 
 class CSA(nn.Module):
@@ -35,13 +37,23 @@ class CSA(nn.Module):
         hidden = max(channels // 16, 4)
         self.mlp = nn.Sequential(nn.Linear(channels, hidden), nn.GELU(), nn.Linear(hidden, channels))
         self.conv = nn.Conv2d(2, 1, kernel_size=7, padding=3, bias=False)
+        self.recompute = False  # see CFIINeck.set_grad_checkpointing
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         require_map(features, self.channels, "features")
-        channel_gate = torch.sigmoid(self.mlp(features.mean((2, 3))) + self.mlp(spatial_max(features)))
-        gated = features * channel_gate[:, :, None, None]
-        pooled = torch.cat([gated.mean(1, keepdim=True), channel_max(gated)], 1)
-        return channel_gate, torch.sigmoid(self.conv(pooled))
+        channel_gate = self.channel_gate(features.mean((2, 3)), pixel_max(features.flatten(2)))
+        return channel_gate, self.spatial_gate(features, channel_gate)
+
+    def channel_gate(self, mean: Tensor, peak: Tensor) -> Tensor:
+        """M_c from each channel's mean and maximum over the pixels, (B, C) each."""
+        return torch.sigmoid(self.mlp(mean) + self.mlp(peak))
+
+    def spatial_gate(self, features: Tensor, channel_gate: Tensor) -> Tensor:
+        """M_s, (B, 1, H, W)."""
+        (pooled,) = blockwise(Pool, [features.flatten(2)], [channel_gate[..., None]], self.recompute)
+        pooled = pooled.unflatten(2, features.shape[2:])
+        # In this layout a CPU computes the gradient of so narrow a map five times as fast.
+        return torch.sigmoid(self.conv(pooled.contiguous(memory_format=torch.channels_last)))
 
 
 class ECEG(nn.Module):
@@ -97,37 +109,33 @@ class ECEG(nn.Module):
         self.phi1 = Conv1x1(channels, channels)
         self.phi2 = Conv1x1(channels, num_classes)
         self.phi3 = Conv1x1(2 * channels, channels)
+        self.recompute = False  # see CFIINeck.set_grad_checkpointing
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         require_map(features, self.channels, "features")
-        f = self.phi(features)  # F'  (B, C/2, H, W)
-        channel_gate, spatial_gate = self.csa(f)
-        u = f * spatial_gate  # U  (B, C/2, H, W)
-        pixels, gated_pixels = f.flatten(2), u.flatten(2)  # (B, C/2, P)
+        size, count = features.shape[2:], features[0, 0].numel()
+        f, peak, total = blockwise(Compress, [features.flatten(2)], self.phi.shared(), self.recompute)
+        mean = total.sum(1) / count  # of F'  (B, C/2)
+        channel_gate = self.csa.channel_gate(mean.to(f.dtype), peak.amax(1))
+        spatial_gate = self.csa.spatial_gate(f.unflatten(2, size), channel_gate)
 
         project_plain, project_gated = self.project.matrix.split(self.half, 1)  # P_a, P_b  (C, C/2)
         project_gated = project_gated * channel_gate[:, None, :]  # P_b diag(M_c)  (B, C, C/2)
 
-        # Equation 5: the coarse class maps.
+        # Equation 5: the coarse class maps, and the sums of equations 6-8.
         classify = self.phi2.matrix @ self.phi1.matrix  # (N, C)
         offset = self.phi2.matrix @ (self.phi1.matrix @ self.project.bias + self.phi1.bias) + self.phi2.bias
-        plain = (classify @ project_plain).expand(f.shape[0], -1, -1)  # A  (B, N, C/2)
-        class_logits = torch.baddbmm(offset[:, None], plain, pixels)
-        class_logits = torch.baddbmm(class_logits, classify @ project_gated, gated_pixels)
-
-        # Equations 6-8: mean(g_n X) and mean(X), from means of F' and U.
-        gates = torch.sigmoid(class_logits)
-        count = pixels.shape[2]
-        mean_plain = weighted_mean(gates, pixels.transpose(1, 2), count)  # (B, N, C/2)
-        mean_gated = weighted_mean(gates, gated_pixels.transpose(1, 2), count)
-        mean_gates = gates.mean(2, keepdim=True)  # (B, N, 1)
+        weights = [(classify @ project_plain)[None], classify @ project_gated, offset[None, :, None]]  # A, B, c
+        class_logits, *sums = blockwise(Classify, [f, spatial_gate.flatten(2)], weights, self.recompute)
+        means = [mean[:, None], *(x.sum(1) / count for x in sums)]
+        mean, mean_plain, mean_gated, mean_gates, mean_u = (x.to(f.dtype) for x in means)
 
         def enhanced(plain: Tensor, gated: Tensor, weight: Tensor | float) -> Tensor:
             """X's mean from those of F' and U (equation 4, moved past the mean)."""
             linear = plain @ project_plain.mT + gated @ project_gated.mT
             return linear + weight * self.project.bias
 
-        inside = enhanced(mean_plain, mean_gated, mean_gates)  # mean(g_n X)  (B, N, C)
-        overall = enhanced(pixels.mean(2)[:, None], gated_pixels.mean(2)[:, None], 1.0)  # mean(X)  (B, 1, C)
+        inside = enhanced(mean_plain, mean_gated, mean_gates[..., None])  # mean(g_n X)  (B, N, C)
+        overall = enhanced(mean, mean_u[:, None], 1.0)  # mean(X)  (B, 1, C)
         embeddings = F.linear(torch.cat([inside, overall - inside], 2), self.phi3.matrix, self.phi3.bias)
-        return embeddings, class_logits.unflatten(2, f.shape[2:])
+        return embeddings, class_logits.unflatten(2, size)

@@ -8,7 +8,9 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from cfii.arguments import require_count, require_embeddings, require_map, require_number, require_same
-from cfii.pixels import weighted_mean
+from cfii.blockwise import blockwise
+from cfii.kernels import Interact, add_ffn
+from cfii.pixels import add_linear, linear, pixel_sum, standardise, weighted_sum
 
 # Below this sum over the pixels a class counts as unattended and keeps its embedding.
 UNATTENDED = 1e-6
@@ -28,6 +30,12 @@ class FFN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc2(F.gelu(self.fc1(self.norm(x))))
+
+    def folded(self) -> list[Tensor]:
+        """The weights for `cfii.kernels.add_ffn`: LayerNorm's are folded into fc1's."""
+        matrix = self.fc1.weight * self.norm.weight
+        bias = F.linear(self.norm.bias, self.fc1.weight, self.fc1.bias)
+        return [matrix[None], bias[None, :, None], self.fc2.weight[None], self.fc2.bias[None, :, None]]
 
 
 class Interaction(nn.Module):
@@ -49,6 +57,7 @@ class Interaction(nn.Module):
         self.v = nn.Linear(channels, channels)
         self.out = nn.Linear(channels, channels)
         self.ffn = FFN(channels, ffn_ratio)
+        self.recompute = False  # see CFIINeck.set_grad_checkpointing
 
     def extra_repr(self) -> str:
         return f"channels={self.channels}, num_heads={self.num_heads}"
@@ -93,14 +102,15 @@ class SIT(Interaction):
 
     def forward(self, embeddings: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
         self.require(embeddings, features)
-        n, height = embeddings.shape[1], features.shape[2]
+        height, lengths = features.shape[2], (embeddings.shape[1], features[0, 0].numel())
         g = torch.cat([embeddings, rearrange(features, "b c h w -> b (h w) c")], 1)  # (B, N + HW, C)
         x = self.norm(g)
         q, k, v = (self.split_heads(phi(x)) for phi in (self.q, self.k, self.v))
         attended = F.scaled_dot_product_attention(q, k, v)
         g = g + self.out(rearrange(attended, "b h t d -> b t (h d)"))
         g = g + self.ffn(g)
-        return g[:, :n], rearrange(g[:, n:], "b (h w) c -> b c h w", h=height)
+        embeddings, f = g.split(lengths, 1)
+        return embeddings, rearrange(f, "b (h w) c -> b c h w", h=height)
 
 
 class CIT(Interaction):
@@ -136,48 +146,60 @@ class CIT(Interaction):
 
     def forward(self, embeddings: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
         self.require(embeddings, features)
-        height = features.shape[2]
-        f = rearrange(features, "b c h w -> b (h w) c")
-        x, e = self.norm(f), self.norm_embeddings(embeddings)
+        n, e = embeddings.shape[1], self.norm_embeddings(embeddings)
         # The softmax over the classes cannot see what all keys share, and explicit embeddings share much of
         # themselves: without it, the scores keep their precision. Scaled here, on N vectors, not HW·N scores.
         k = self.split_heads(self.k(e - e.mean(1, keepdim=True))) * (self.channels // self.num_heads) ** -0.5
         v = self.split_heads(self.v(e))  # (B, h, N, D)
-        fold = (self.num_heads - 1) * embeddings.shape[1] < self.channels
-        attended, pooled = self.folded(x, k, v) if fold else self.plain(x, k, v)
-        f = f + attended
-        f = f + self.ffn(f)
-        return embeddings + pooled, rearrange(f, "b (h w) c -> b c h w", h=height)
+        fold = (self.num_heads - 1) * n < self.channels
+        kernel, weights = (
+            (Interact(self.num_heads), self.fold(k, v)) if fold else (InteractInOrder(), self.in_order(k, v))
+        )
+        weights += self.ffn.folded()
+        f, pooled, total = blockwise(kernel, [features.flatten(2)], weights, self.recompute)
+        pooled, total = (x.sum(1).unflatten(1, (self.num_heads, n)) for x in (pooled, total[..., None]))
+        clamped = total.clamp_min(UNATTENDED)  # (B, h, N, 1)
+        pooled = pooled / clamped  # mean queries  (B, h, N, D), or mean pixels if folded  (B, h, N, C)
+        if fold:
+            pooled = self.project(pooled, total / clamped)
+        pooled = rearrange(pooled.to(embeddings.dtype), "b h n d -> b n (h d)")
+        return embeddings + pooled, f.unflatten(2, features.shape[2:])
 
-    def plain(self, x: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Equation 14 in its own order: what the pixels and what the classes receive."""
-        q = self.split_heads(self.q(x))  # (B, h, P, D)
-        attention = torch.softmax(k @ q.mT, 2)  # (B, h, N, P)
-        attended = self.out(rearrange(attention.mT @ v, "b h p d -> b p (h d)"))
-        attention = attention.flatten(0, 1)  # (B·h, N, P)
-        pooled = weighted_mean(attention, q.flatten(0, 1), pixel_total(attention).clamp_min(UNATTENDED))
-        return attended, rearrange(pooled, "(b h) n d -> b n (h d)", h=self.num_heads)
+    def fold(self, k: Tensor, v: Tensor) -> list[Tensor]:
+        """For `Interact`: φ_q folded into the keys, the output projection into the values, LayerNorm into both."""
+        keys = k @ self.query_matrix()  # (B, h, N, C)
+        bias = k @ rearrange(self.q.bias, "(h d) -> h d 1", h=self.num_heads) + keys @ self.norm.bias[:, None]
+        values = v @ rearrange(self.out.weight, "c (h d) -> h d c", h=self.num_heads)
+        values = values + self.out.bias / self.num_heads  # each head's weights sum to 1
+        keys, bias = (rearrange(x, "b h n c -> b (h n) c") for x in (keys * self.norm.weight, bias))
+        return [keys, bias, rearrange(values, "b h n c -> b c (h n)")]
 
-    def folded(self, x: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """The same with φ_q folded into the keys and the output projection into the values."""
-        n = k.shape[2]
-        w_q = rearrange(self.q.weight, "(h d) c -> h d c", h=self.num_heads)
-        b_q = rearrange(self.q.bias, "(h d) -> h d 1", h=self.num_heads)
-        w_out = rearrange(self.out.weight, "c (h d) -> h d c", h=self.num_heads)
-        keys = rearrange(k @ w_q, "b h n c -> b (h n) c")
-        bias = rearrange(k @ b_q, "b h n 1 -> b (h n) 1")
-        values = rearrange(v @ w_out, "b h n c -> b (h n) c")
-        scores = torch.baddbmm(bias, keys, x.mT)  # (B, h·N, P)
-        attention = torch.softmax(scores.unflatten(1, (self.num_heads, n)), 2).flatten(1, 2)
-        attended = torch.baddbmm(self.out.bias, attention.mT, values)
-        total = pixel_total(attention)
-        clamped = total.clamp_min(UNATTENDED)
-        pooled = weighted_mean(attention, x, clamped).unflatten(1, (self.num_heads, n))  # (B, h, N, C)
-        share = (total / clamped).to(pooled.dtype).unflatten(1, (self.num_heads, n))  # 1, or less if clamped
-        pooled = pooled @ w_q.mT + share * b_q.mT  # (B, h, N, D)
-        return attended, rearrange(pooled, "b h n d -> b n (h d)")
+    def project(self, pooled: Tensor, share: Tensor) -> Tensor:
+        """Mean normalised pixels -> mean queries; the share is 1, or less where the sum was clamped."""
+        pooled = pooled * self.norm.weight + share * self.norm.bias
+        b_q = rearrange(self.q.bias, "(h d) -> h 1 d", h=self.num_heads)
+        return pooled @ self.query_matrix().mT + share * b_q  # (B, h, N, D)
+
+    def query_matrix(self) -> Tensor:
+        """W_q by heads, (h, D, C)."""
+        return rearrange(self.q.weight, "(h d) c -> h d c", h=self.num_heads)
+
+    def in_order(self, k: Tensor, v: Tensor) -> list[Tensor]:
+        """For `InteractInOrder`."""
+        matrix_q = self.q.weight * self.norm.weight
+        bias_q = F.linear(self.norm.bias, self.q.weight, self.q.bias)
+        return [matrix_q[None], bias_q[None, :, None], k, v.mT, self.out.weight[None], self.out.bias[None, :, None]]
 
 
-def pixel_total(attention: Tensor) -> Tensor:
-    """The sum of each class's weights over the pixels: (B, N, P) -> (B, N, 1), in float32 or better."""
-    return attention.sum(2, keepdim=True, dtype=torch.promote_types(attention.dtype, torch.float32))
+class InteractInOrder:
+    """`cfii.kernels.Interact` with equation 14 in its own order, for many heads; it sums up queries, not pixels."""
+
+    @staticmethod
+    def forward(
+        x: Tensor, w_q: Tensor, b_q: Tensor, k: Tensor, v: Tensor, w_out: Tensor, b_out: Tensor, *ffn: Tensor
+    ) -> tuple[Tensor, ...]:
+        q = linear(standardise(x), w_q, b_q).unflatten(1, (k.shape[1], -1))  # (B, h, D, P)
+        attention = torch.softmax(k @ q, 2)  # (B, h, N, P)
+        y = add_ffn(add_linear(x, (v @ attention).flatten(1, 2), w_out, b_out), *ffn)
+        pooled = weighted_sum(attention.flatten(0, 1), q.flatten(0, 1)).unflatten(0, k.shape[:2])
+        return y, pooled.flatten(1, 2)[:, None], pixel_sum(attention.flatten(1, 2))[:, None]

@@ -8,12 +8,26 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from cfii.arguments import require_choice, require_count, require_list, require_map, require_stage_list
+from cfii.arguments import (
+    require_choice,
+    require_count,
+    require_flag,
+    require_list,
+    require_map,
+    require_stage_list,
+)
 from cfii.eceg import ECEG
 from cfii.interaction import CIT, SIT
 from cfii.iterator import SIT_MIN_STRIDE, InteractiveIterator, require_strides
 from cfii.pixels import Conv1x1
 from cfii.updaters import FEU
+
+
+def chunk(x: Tensor, half: int) -> tuple[Tensor, Tensor]:
+    """The first and the last `half` channels."""
+    if 2 * half == x.shape[1]:
+        return x.split(half, 1)  # whose backward, unlike a slice's, makes no map of zeros
+    return x[:, :half], x[:, -half:]
 
 
 def half_width(width: int) -> int:
@@ -124,21 +138,33 @@ class CFIINeck(nn.Module):
         for i, (feature, width) in enumerate(zip(features, self.in_channels, strict=True)):
             require_map(feature, width, f"features[{i}]")
 
-        # chunk: F2 of every stage is handed on, F1 of the stages that take part becomes embeddings.
-        second = [f if i in self.keep else f[:, -half_width(f.shape[1]) :] for i, f in enumerate(features)]
-        first = [features[i][:, : half_width(self.in_channels[i])] for i in self.stages]
-        embeddings, class_logits = self.embed(first)
-        interacted, embeddings = self.iterator([second[i] for i in self.stages], embeddings)
+        halves = [
+            (f, f) if i in self.keep else chunk(f, half_width(f.shape[1])) for i, f in enumerate(features)
+        ]
+        embeddings, class_logits = self.embed([halves[i][0] for i in self.stages])
+        interacted, embeddings = self.iterator([halves[i][1] for i in self.stages], embeddings)
 
         out, remaining = [], list(interacted)
-        for feature, half, takes_part in zip(features, second, self.takes_part, strict=True):
+        for feature, (first, second), takes_part in zip(features, halves, self.takes_part, strict=True):
             if takes_part:
-                half = remaining.pop(0)
+                second = remaining.pop(0)
             if takes_part and self.rejoin:
-                rest = feature.shape[1] - half.shape[1]  # F1 without the channel that odd halves share
-                feature = torch.cat([feature[:, :rest], half], 1)
-            out.append(feature if self.rejoin else half)
+                rest = feature.shape[1] - second.shape[1]  # F1 without the channel that odd halves share
+                first = first if rest == first.shape[1] else first[:, :rest]
+                feature = torch.cat([first, second], 1)
+            out.append(feature if self.rejoin else second)
         return out, embeddings, class_logits
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Keep only the inputs of what is done at each pixel (ECEG, CIT, FEU), and compute it again in the backward.
+
+        It trades time for memory, mostly at full resolution. On a CPU large maps are treated so anyway, as it
+        saves time there; a compiler decides for itself what to keep.
+        """
+        require_flag("enable", enable)
+        for module in self.modules():
+            if hasattr(module, "recompute"):
+                module.recompute = enable
 
     def embed(self, first: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """The class embeddings of the stages that take part, and their class maps."""

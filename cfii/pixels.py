@@ -1,8 +1,10 @@
 """Linear algebra on pixels, in whichever memory layout the map arrives.
 
-The parts of the paper that touch every pixel reduce to four operations: a linear map of the channels, a
-maximum over channels, a weighted sum over pixels, and reading a map as tokens. They are kept here so that
-the modules read like their equations.
+The parts of the paper that touch every pixel reduce to a few operations on a map as a matrix of channels and pixels,
+(B, C, P): a linear map of the channels, a norm or a maximum over them, a weighted sum over the pixels. A map in
+PyTorch's usual layout has its pixels side by side in memory, a `channels_last` map its channels; each operation
+works on either without a copy and answers in the same layout. They are kept here so that the modules read like
+their equations.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ import contextlib
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+EPSILON = 1e-5  # of LayerNorm
 
 
 class Conv1x1(nn.Conv2d):
@@ -29,50 +33,131 @@ class Conv1x1(nn.Conv2d):
         """The weight as a (D, C) matrix."""
         return self.weight.flatten(1)
 
+    def shared(self) -> list[Tensor]:
+        """The weight (1, D, C) and the bias (1, D, 1), as what all samples share."""
+        return [self.matrix[None], self.bias[None, :, None]]
+
     def forward(self, x: Tensor) -> Tensor:
-        return linear_map(x, self.matrix, self.bias)
+        return linear(x.flatten(2), *self.shared()).unflatten(2, x.shape[2:])
 
 
-def linear_map(x: Tensor, matrix: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`matrix` (D, C) applied to the channels of every pixel: (B, C, H, W) -> (B, D, H, W)."""
-    if is_channels_last(x):
-        return F.linear(x.permute(0, 2, 3, 1), matrix, bias).permute(0, 3, 1, 2)
-    pixels, matrices = x.flatten(2), matrix.expand(x.shape[0], -1, -1)  # (B, C, HW), (B, D, C)
-    y = torch.bmm(matrices, pixels) if bias is None else torch.baddbmm(bias[:, None], matrices, pixels)
-    return y.unflatten(2, x.shape[2:])
-
-
-def is_channels_last(x: Tensor) -> bool:
+def channels_are_inner(x: Tensor) -> bool:
+    """Whether a map (B, C, P) has a pixel's channels side by side in memory, as `channels_last` has."""
     # Not asked while compiling: the compiler chooses layouts itself, and the answer would tie an exported
     # program to the sizes of its example.
     if torch.compiler.is_compiling():
-        return False
-    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+        return True
+    return x.stride(1) == 1 and x.stride(2) != 1
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """a b: (1 or B, M, K), (B, K, L) -> (B, M, L)."""
+    if len(b) == 1 and not torch.compiler.is_compiling():
+        return torch.mm(a[0], b[0])[None]  # on several threads, unlike a batch of one
+    return torch.bmm(a.expand(len(b), -1, -1), b)
+
+
+def add_product(total: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """total + a b, the total (1 or B, M or 1, L or 1)."""
+    if len(b) == 1 and not torch.compiler.is_compiling():
+        return torch.addmm(total[0], a[0], b[0])[None]
+    return torch.baddbmm(total, a.expand(len(b), -1, -1), b)
+
+
+def linear(x: Tensor, matrix: Tensor, bias: Tensor) -> Tensor:
+    """`matrix` (1 or B, D, C) and `bias` (1 or B, D, 1) on the channels of every pixel: (B, C, P) -> (B, D, P)."""
+    if not channels_are_inner(x):
+        return add_product(bias, matrix, x)
+    if len(matrix) == len(bias) == 1:
+        return F.linear(x.mT, matrix[0], bias[0, :, 0]).mT
+    return torch.baddbmm(bias.mT, x.mT, matrix.mT.expand(len(x), -1, -1)).mT
+
+
+def add_linear(y: Tensor, x: Tensor, matrix: Tensor, bias: Tensor | None = None) -> Tensor:
+    """y + matrix x + bias: (B, D, P), (B, C, P), (1 or B, D, C), (1, D, 1) -> (B, D, P)."""
+    if not channels_are_inner(x):
+        total = add_product(y, matrix, x)
+        return total if bias is None else total.add_(bias)
+    if len(matrix) == 1:
+        return y + F.linear(x.mT, matrix[0], None if bias is None else bias[0, :, 0]).mT
+    total = torch.baddbmm(y.mT, x.mT, matrix.mT).mT
+    return total if bias is None else total + bias
+
+
+def transform(matrix: Tensor, x: Tensor) -> Tensor:
+    """matrix x: (1 or B, D, C), (B, C, P) -> (B, D, P)."""
+    if channels_are_inner(x):
+        return torch.bmm(x.mT, matrix.mT.expand(len(x), -1, -1)).mT
+    return product(matrix, x)
+
+
+def channel_mean(x: Tensor) -> Tensor:
+    """Mean over the channels: (B, C, P) -> (B, 1, P)."""
+    if channels_are_inner(x):
+        return x.mean(1, keepdim=True)
+    # On a CPU, as a product, several times faster than a reduction over an outer dimension.
+    return product(x.new_full((1, 1, x.shape[1]), 1 / x.shape[1]), x)
+
+
+def standardise(x: Tensor) -> Tensor:
+    """LayerNorm over the channels of every pixel, without its weights: (B, C, P) -> (B, C, P)."""
+    if channels_are_inner(x):
+        return F.layer_norm(x.mT, x.shape[1:2], eps=EPSILON).mT
+    with full_precision(x.device):
+        x, dtype = x.to(torch.promote_types(x.dtype, torch.float32)), x.dtype
+        centred = x - channel_mean(x)
+        return (centred * torch.rsqrt(channel_mean(centred.square()) + EPSILON)).to(dtype)
+
+
+def standardised(x: Tensor) -> tuple[Tensor, Tensor]:
+    """What `standardise` gives, and by what it multiplied each pixel, (B, 1, P); not differentiable."""
+    centred = x - channel_mean(x)
+    scale = channel_mean(centred.square()).add_(EPSILON).rsqrt_()
+    return centred.mul_(scale), scale
+
+
+def standardise_backward(gradient: Tensor, standard: Tensor, scale: Tensor) -> Tensor:
+    """The derivative of `standardise`, in the gradient's place, from what `standardised` gives."""
+    slope, mean = channel_mean(gradient * standard), channel_mean(gradient)
+    return gradient.sub_(mean).addcmul_(standard, slope, value=-1).mul_(scale)
+
+
+def softmax(x: Tensor, groups: int = 1) -> Tensor:
+    """Softmax over the channels of every pixel, in groups of equal size: (B, groups·N, P) -> the same."""
+    if channels_are_inner(x):
+        return x.mT.unflatten(2, (groups, -1)).softmax(3).flatten(2).mT
+    return x.unflatten(1, (groups, -1)).softmax(2).flatten(1, 2)
 
 
 def channel_max(x: Tensor) -> Tensor:
-    """Maximum over the channels: (B, C, H, W) -> (B, 1, H, W)."""
+    """Maximum over the channels: (B, C, P) -> (B, 1, P)."""
     if torch.is_grad_enabled() and x.requires_grad:
         return x.max(1, keepdim=True).values  # keeps one index a pixel for the backward, not the map
     return x.amax(1, keepdim=True)  # no index: many times faster on a CPU
 
 
-def spatial_max(x: Tensor) -> Tensor:
-    """Maximum over the pixels: (B, C, H, W) -> (B, C)."""
+def pixel_max(x: Tensor) -> Tensor:
+    """Maximum over the pixels: (B, C, P) -> (B, C)."""
     if torch.is_grad_enabled() and x.requires_grad:
-        return x.flatten(2).max(2).values
-    return x.amax((2, 3))
+        return x.max(2).values
+    return x.amax(2)
 
 
-def weighted_mean(weights: Tensor, values: Tensor, total: Tensor | float) -> Tensor:
-    r"""$\sum_p w_{np} v_{pc} / t_n$ over the pixels p: (B, N, P), (B, P, C), t (B, N, 1) -> (B, N, C).
+def pixel_sum(x: Tensor) -> Tensor:
+    """Sum over the pixels, in float32 or better: (B, C, P) -> (B, C)."""
+    return x.sum(2, dtype=torch.promote_types(x.dtype, torch.float32))
 
-    float16 is summed in float32, autocast or not: a sum over a megapixel does not fit into float16, and the
-    weights divided beforehand would vanish in it.
+
+def weighted_sum(weights: Tensor, x: Tensor) -> Tensor:
+    r"""$\sum_p w_{np} x_{cp}$, in float32 or better: (B, N, P), (B, C, P) -> (B, N, C).
+
+    float16 is summed in float32, autocast or not: a sum over a megapixel does not fit into it. (bfloat16 is multiplied
+    as it is: its products are summed in float32 anyway.)
     """
-    dtype = torch.float32 if values.dtype == torch.float16 else values.dtype
-    with full_precision(values.device):
-        return (torch.bmm(weights.to(dtype), values.to(dtype)) / total).to(values.dtype)
+    dtype = torch.float32 if x.dtype == torch.float16 else x.dtype
+    with full_precision(x.device):
+        total = product(weights.to(dtype), x.to(dtype).mT)
+        return total.to(torch.promote_types(dtype, torch.float32))
 
 
 def full_precision(device: torch.device) -> contextlib.AbstractContextManager:

@@ -7,7 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cfii.arguments import require_count, require_embeddings, require_map, require_same
-from cfii.pixels import Conv1x1, channel_max, spatial_max
+from cfii.blockwise import blockwise
+from cfii.kernels import Merge, Select
+from cfii.pixels import Conv1x1
 
 
 class CEU(nn.Module):
@@ -73,9 +75,9 @@ class FEU(nn.Module):
     read as $P_{max} + P_{avg}$; the sentence before (19) pairs gates and maps the other way round, (19) is
     followed; interpolation is to the *size* of $F_{i-1}$ (strides need not double), `align_corners=False`.
 
-    Interpolation commutes with a 1×1 convolution, so `reduce` and $\phi$ of the deep map run at the deep
-    resolution; the maximum and mean of $A_s$ over channels come from those of its parts, so the concatenation
-    is never made. Maxima do not commute with interpolation: they are taken after it.
+    Interpolation commutes with a 1×1 convolution, so `reduce` runs at the deep resolution and one map is
+    interpolated; the maximum and mean of $A_s$ over channels come from those of its parts, so the concatenation
+    is never made. $\phi$ of both maps and what is pooled of them are made block by block and not kept.
 
     Args:
         deep_channels: $C_i$.
@@ -100,20 +102,17 @@ class FEU(nn.Module):
         self.phi = Conv1x1(channels, channels)
         self.spatial = Conv1x1(2, 1)
         self.channel = nn.Linear(channels, channels)
+        self.recompute = False  # see CFIINeck.set_grad_checkpointing
 
     def forward(self, deep_features: Tensor, features: Tensor) -> Tensor:
         require_map(deep_features, self.deep_channels, "deep_features")
         require_map(features, self.channels, "features")
         require_same("features", features.shape[:1], "deep_features", deep_features.shape[:1])
-        size = features.shape[2:]
-        deep = self.reduce(deep_features)
-        a = F.interpolate(self.phi_deep(deep), size, mode="bilinear")  # (B, C, H, W)
-        deep = F.interpolate(deep, size, mode="bilinear")
-        b = self.phi(features)
-        total = a + b  # A_c
-
-        # max and mean over the channels of A_s = [a; b]; the mean of both halves is half that of their sum.
-        pooled = torch.cat([torch.maximum(channel_max(a), channel_max(b)), total.mean(1, keepdim=True) / 2], 1)
-        spatial_gate = torch.sigmoid(self.spatial(pooled))  # (B, 1, H, W)
-        channel_gate = torch.sigmoid(self.channel(spatial_max(total) + total.mean((2, 3))))
-        return torch.addcmul(spatial_gate * features, channel_gate[:, :, None, None], deep)
+        size, x = features.shape[2:], features.flatten(2)
+        deep = F.interpolate(self.reduce(deep_features), size, mode="bilinear").flatten(2)  # (B, C, HW)
+        weights = [w for phi in (self.phi_deep, self.phi, self.spatial) for w in phi.shared()]
+        logits, peaks, sums = blockwise(Select, [deep, x], weights, self.recompute)
+        pooled = peaks.amax(1) + (sums.sum(1) / x.shape[2]).to(peaks.dtype)  # P_max + P_avg of A_c  (B, C)
+        channel_gate = torch.sigmoid(self.channel(pooled))[:, :, None]
+        (merged,) = blockwise(Merge, [torch.sigmoid(logits), x, deep], [channel_gate], self.recompute)
+        return merged.unflatten(2, size)

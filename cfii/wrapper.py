@@ -192,6 +192,14 @@ class Codec(nn.Module):
         self.encoder_is_frozen = False
         self.encoder.requires_grad_(True).train(self.training)
 
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Trade time for memory in training, as in timm: `CFIINeck.set_grad_checkpointing`, and the encoder's own."""
+        if self.neck is not None:
+            self.neck.set_grad_checkpointing(enable)
+        own = getattr(self.encoder, "set_grad_checkpointing", None)
+        if callable(own):
+            own(enable)
+
     def train(self, mode: bool = True) -> Codec:
         """As in PyTorch, but a frozen encoder stays in eval mode."""
         super().train(mode)

@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "cfii"
 ORDER = [
     "arguments",
     "pixels",
+    "blockwise kernels",
     "eceg interaction updaters",
     "iterator",
     "neck",

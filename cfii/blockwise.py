@@ -1,0 +1,186 @@
+"""Functions of pixels, computed block by block in memory that stays in the cache, keeping nothing but their inputs.
+
+Interaction at full resolution is a chain of cheap passes over large maps: norms, gates, products with a few
+vectors. On a CPU each pass would fetch its map from memory and write a new one. Here the chain runs on one block of
+pixels after the other, whose intermediate results stay in the cache, and the backward computes them again, block
+by block, instead of keeping them: less time and less memory, the same results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+# Numbers of a block's widest intermediate result, for each thread: 1 MiB of float32, as a core's own cache holds.
+BLOCK = 2**18
+# A map of fewer numbers (8 MiB of float32) stays in the cache by itself: not worth the many short calls.
+LARGE = 2**21
+
+
+class Kernel(Protocol):
+    """A computation that treats each pixel by itself.
+
+    `forward` takes maps (B, C, P) and what all pixels share, (B, ...), or (1, ...) if all samples do, too. It returns
+    a map, followed by what it sums up (or takes the maximum of) over the pixels, (B, 1, ...) each.
+
+    A kernel may have a `backward(gradients, *tensors)`, the gradients of all tensors; without one, and for what it is
+    not made for (other types than float32 and float64, gradients of gradients), autograd derives it.
+    """
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]: ...
+
+
+class Block(NamedTuple):
+    samples: slice
+    pixels: slice
+    index: int  # of this range of pixels
+
+
+def blockwise(
+    kernel: Kernel, maps: Sequence[Tensor], others: Sequence[Tensor], recompute: bool = False
+) -> tuple[Tensor, ...]:
+    """`kernel.forward(*maps, *others)`; on a CPU block by block, if the maps are large.
+
+    Args:
+        kernel: the computation.
+        maps: (B, C, P).
+        others: what all pixels share.
+        recompute: keep only the inputs for the backward, on any device.
+
+    Returns:
+        The map, and the summaries as (B, blocks, ...).
+    """
+    tensors = (*maps, *others)
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return kernel.forward(*tensors)  # the compiler fuses by itself, and finds what is cheap to compute again
+    blocks = [Block(slice(None), slice(None), 0)]
+    if maps[0].device.type == "cpu" and maps[0].numel() >= LARGE:
+        blocks = cut(maps[0], widest=max(x.shape[1:-1].numel() for x in tensors))
+        recompute = recompute or len(blocks) > 1
+    if recompute and torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
+        return Recomputed.apply(kernel, blocks, len(maps), *tensors)
+    return run(kernel, blocks, len(maps), tensors)
+
+
+def cut(x: Tensor, widest: int) -> list[Block]:
+    """A sample, or a range of its pixels, for each thread; several samples where they fit."""
+    count, _, pixels = x.shape
+    size = max(BLOCK // widest, 1)  # in pixels
+    step = max(size // pixels, 1) * torch.get_num_threads()  # in samples
+    return [
+        Block(slice(i, i + step), slice(j, j + size), index)
+        for i in range(0, count, step)
+        for index, j in enumerate(range(0, pixels, size))
+    ]
+
+
+def view(x: Tensor, block: Block, is_map: bool) -> Tensor:
+    """What a block sees of a tensor."""
+    if is_map:
+        return x[block.samples, :, block.pixels]
+    return x[block.samples] if len(x) > 1 else x
+
+
+def run(kernel: Kernel, blocks: list[Block], num_maps: int, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """The kernel on all blocks, its results put together."""
+    if len(blocks) == 1:
+        return kernel.forward(*tensors)
+    count, pixels = len(tensors[0]), tensors[0].shape[2]
+    whole: list[Tensor] = []
+    for block in blocks:
+        result, *summaries = kernel.forward(*(view(x, block, i < num_maps) for i, x in enumerate(tensors)))
+        if not whole:
+            channels = result.shape[1]
+            inner = channels > 1 and result.stride(1) == 1
+            whole = [result.new_empty(count, pixels, channels).mT if inner else result.new_empty(count, channels, pixels)]
+            whole += [s.new_empty((count, blocks[-1].index + 1, *s.shape[2:])) for s in summaries]
+        whole[0][block.samples, :, block.pixels] = result
+        for total, summary in zip(whole[1:], summaries, strict=True):
+            total[block.samples, block.index] = summary[:, 0]
+    return tuple(whole)
+
+
+class Recomputed(torch.autograd.Function):
+    """`run`, which keeps its inputs only and computes each block again in the backward."""
+
+    @staticmethod
+    def forward(ctx: Any, kernel: Kernel, blocks: list[Block], num_maps: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+        ctx.kernel, ctx.blocks, ctx.num_maps = kernel, blocks, num_maps
+        device = tensors[0].device.type
+        ctx.autocast = {"device_type": device, "enabled": False}
+        if device in ("cpu", "cuda", "xpu") and torch.is_autocast_enabled(device):
+            ctx.autocast |= {"enabled": True, "dtype": torch.get_autocast_dtype(device)}
+        ctx.save_for_backward(*tensors)
+        ctx.set_materialize_grads(False)
+        results = run(kernel, blocks, num_maps, tensors)
+        ctx.channels = results[0].shape[1]
+        ctx.summaries = [x.shape[2:] for x in results[1:]]
+        return results
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        tensors, needed = ctx.saved_tensors, ctx.needs_input_grad[3:]
+        if torch.is_grad_enabled():  # gradients of gradients are asked for: all blocks in one graph
+            # Views, for one input may be made from another: the derivative is by each alone.
+            tensors = [x.view_as(x) for x in tensors]
+            with torch.autocast(**ctx.autocast):
+                results = run(ctx.kernel, ctx.blocks, ctx.num_maps, tensors)
+            return None, None, None, *differentiate(results, gradients, tensors, needed, create_graph=True)
+        by_hand = (
+            hasattr(ctx.kernel, "backward")
+            and not ctx.autocast["enabled"]
+            and {x.dtype for x in tensors} in ({torch.float32}, {torch.float64})
+        )
+        # Each pixel of a map belongs to one block; what pixels share receives from all of them.
+        totals = [
+            None if not need else torch.empty_like(x) if i < ctx.num_maps else torch.zeros_like(x)
+            for i, (x, need) in enumerate(zip(tensors, needed, strict=True))
+        ]
+        for block in ctx.blocks:
+            parts = [view(x, block, i < ctx.num_maps).detach() for i, x in enumerate(tensors)]
+            own = [
+                g if g is None else view(g, block, True) if i == 0 else g[block.samples, block.index, None]
+                for i, g in enumerate(gradients)
+            ]
+            if by_hand:
+                samples, _, pixels = parts[0].shape
+                shapes = [(samples, ctx.channels, pixels), *((samples, 1, *s) for s in ctx.summaries)]
+                own = [parts[0].new_zeros(s) if g is None else g for g, s in zip(own, shapes, strict=True)]
+                found = ctx.kernel.backward(own, *parts)
+            else:
+                for x, need in zip(parts, needed, strict=True):
+                    x.requires_grad_(need)
+                with torch.enable_grad(), torch.autocast(**ctx.autocast):
+                    results = ctx.kernel.forward(*parts)
+                found = differentiate(results, own, parts, needed)
+            for i, (total, part, gradient) in enumerate(zip(totals, parts, found, strict=True)):
+                if total is None:
+                    continue
+                if i < ctx.num_maps:
+                    view(total, block, True).copy_(total.new_zeros(()) if gradient is None else gradient)
+                elif gradient is None:
+                    continue
+                else:  # a weight that all samples share receives from each of them
+                    shared = len(part) == 1 < len(gradient)
+                    view(total, block, False).add_(gradient.sum(0, keepdim=True) if shared else gradient)
+        return None, None, None, *totals
+
+
+def differentiate(
+    results: Sequence[Tensor],
+    gradients: Sequence[Tensor | None],
+    tensors: Sequence[Tensor],
+    needed: Sequence[bool],
+    create_graph: bool = False,
+) -> list[Tensor | None]:
+    """The gradients of those tensors that need one, None for the others."""
+    pairs = [(r, g) for r, g in zip(results, gradients, strict=True) if g is not None and r.requires_grad]
+    if not pairs:
+        return [None] * len(tensors)
+    outputs, weights = zip(*pairs, strict=True)
+    inputs = [x for x, need in zip(tensors, needed, strict=True) if need]
+    found = iter(torch.autograd.grad(outputs, inputs, weights, create_graph=create_graph, allow_unused=True))
+    return [next(found) if need else None for need in needed]
