@@ -1,9 +1,9 @@
-"""Functions of pixels, computed block by block in memory that stays in the cache, keeping nothing but their inputs.
+"""Computations of pixels, block by block in memory that stays in the cache, keeping nothing but their inputs.
 
 Interaction at full resolution is a chain of cheap passes over large maps: norms, gates, products with a few
 vectors. On a CPU each pass would fetch its map from memory and write a new one. Here the chain runs on one block of
-pixels after the other, whose intermediate results stay in the cache, and the backward computes them again, block
-by block, instead of keeping them: less time and less memory, the same results.
+pixels after the other, whose intermediate results stay in the cache, and the backward computes them again, block by
+block, instead of keeping them: less time, far less memory, the same results.
 """
 
 from __future__ import annotations
@@ -18,16 +18,17 @@ from torch import Tensor
 BLOCK = 2**18
 # A map of fewer numbers (8 MiB of float32) stays in the cache by itself: not worth the many short calls.
 LARGE = 2**21
+PRECISE = ({torch.float32}, {torch.float64})
 
 
 class Kernel(Protocol):
     """A computation that treats each pixel by itself.
 
-    `forward` takes maps (B, C, P) and what all pixels share, (B, ...), or (1, ...) if all samples do, too. It returns
-    a map, followed by what it sums up (or takes the maximum of) over the pixels, (B, 1, ...) each.
+    `forward` takes maps (B, C, P) and what all pixels share, (B, ...), or (1, ...) if all samples do, too. It
+    returns a map, followed by what it sums up (or takes the maximum of) over the pixels, (B, 1, ...) each.
 
-    A kernel may have a `backward(gradients, *tensors)`, the gradients of all tensors; without one, and for what it is
-    not made for (other types than float32 and float64, gradients of gradients), autograd derives it.
+    A kernel may have a `backward(gradients, *tensors)`, which returns the gradients of all tensors. Without one,
+    and for what it is not made for (autocast, half precision, gradients of gradients), autograd derives it.
     """
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]: ...
@@ -55,7 +56,7 @@ def blockwise(
     """
     tensors = (*maps, *others)
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
-        return kernel.forward(*tensors)  # the compiler fuses by itself, and finds what is cheap to compute again
+        return kernel.forward(*tensors)  # the compiler fuses, and knows by itself what is cheap to compute again
     blocks = [Block(slice(None), slice(None), 0)]
     if maps[0].device.type == "cpu" and maps[0].numel() >= LARGE:
         blocks = cut(maps[0], widest=max(x.shape[1:-1].numel() for x in tensors))
@@ -94,8 +95,10 @@ def run(kernel: Kernel, blocks: list[Block], num_maps: int, tensors: Sequence[Te
         result, *summaries = kernel.forward(*(view(x, block, i < num_maps) for i, x in enumerate(tensors)))
         if not whole:
             channels = result.shape[1]
-            inner = channels > 1 and result.stride(1) == 1
-            whole = [result.new_empty(count, pixels, channels).mT if inner else result.new_empty(count, channels, pixels)]
+            if channels > 1 and result.stride(1) == 1:  # channels_last stays channels_last
+                whole = [result.new_empty(count, pixels, channels).mT]
+            else:
+                whole = [result.new_empty(count, channels, pixels)]
             whole += [s.new_empty((count, blocks[-1].index + 1, *s.shape[2:])) for s in summaries]
         whole[0][block.samples, :, block.pixels] = result
         for total, summary in zip(whole[1:], summaries, strict=True):
@@ -107,17 +110,18 @@ class Recomputed(torch.autograd.Function):
     """`run`, which keeps its inputs only and computes each block again in the backward."""
 
     @staticmethod
-    def forward(ctx: Any, kernel: Kernel, blocks: list[Block], num_maps: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        ctx: Any, kernel: Kernel, blocks: list[Block], num_maps: int, *tensors: Tensor
+    ) -> tuple[Tensor, ...]:
         ctx.kernel, ctx.blocks, ctx.num_maps = kernel, blocks, num_maps
         device = tensors[0].device.type
         ctx.autocast = {"device_type": device, "enabled": False}
-        if device in ("cpu", "cuda", "xpu") and torch.is_autocast_enabled(device):
+        if torch.is_autocast_enabled(device):
             ctx.autocast |= {"enabled": True, "dtype": torch.get_autocast_dtype(device)}
         ctx.save_for_backward(*tensors)
         ctx.set_materialize_grads(False)
         results = run(kernel, blocks, num_maps, tensors)
-        ctx.channels = results[0].shape[1]
-        ctx.summaries = [x.shape[2:] for x in results[1:]]
+        ctx.shapes = [x.shape for x in results]
         return results
 
     @staticmethod
@@ -129,11 +133,6 @@ class Recomputed(torch.autograd.Function):
             with torch.autocast(**ctx.autocast):
                 results = run(ctx.kernel, ctx.blocks, ctx.num_maps, tensors)
             return None, None, None, *differentiate(results, gradients, tensors, needed, create_graph=True)
-        by_hand = (
-            hasattr(ctx.kernel, "backward")
-            and not ctx.autocast["enabled"]
-            and {x.dtype for x in tensors} in ({torch.float32}, {torch.float64})
-        )
         # Each pixel of a map belongs to one block; what pixels share receives from all of them.
         totals = [
             None if not need else torch.empty_like(x) if i < ctx.num_maps else torch.zeros_like(x)
@@ -141,32 +140,41 @@ class Recomputed(torch.autograd.Function):
         ]
         for block in ctx.blocks:
             parts = [view(x, block, i < ctx.num_maps).detach() for i, x in enumerate(tensors)]
-            own = [
-                g if g is None else view(g, block, True) if i == 0 else g[block.samples, block.index, None]
-                for i, g in enumerate(gradients)
-            ]
-            if by_hand:
-                samples, _, pixels = parts[0].shape
-                shapes = [(samples, ctx.channels, pixels), *((samples, 1, *s) for s in ctx.summaries)]
-                own = [parts[0].new_zeros(s) if g is None else g for g, s in zip(own, shapes, strict=True)]
-                found = ctx.kernel.backward(own, *parts)
-            else:
-                for x, need in zip(parts, needed, strict=True):
-                    x.requires_grad_(need)
-                with torch.enable_grad(), torch.autocast(**ctx.autocast):
-                    results = ctx.kernel.forward(*parts)
-                found = differentiate(results, own, parts, needed)
+            found = derive(ctx, parts, [part_of(g, block, i == 0) for i, g in enumerate(gradients)], needed)
             for i, (total, part, gradient) in enumerate(zip(totals, parts, found, strict=True)):
                 if total is None:
                     continue
                 if i < ctx.num_maps:
                     view(total, block, True).copy_(total.new_zeros(()) if gradient is None else gradient)
-                elif gradient is None:
-                    continue
-                else:  # a weight that all samples share receives from each of them
-                    shared = len(part) == 1 < len(gradient)
+                elif gradient is not None:
+                    shared = len(part) == 1 < len(gradient)  # a weight receives from all samples of the block
                     view(total, block, False).add_(gradient.sum(0, keepdim=True) if shared else gradient)
         return None, None, None, *totals
+
+
+def part_of(gradient: Tensor | None, block: Block, is_map: bool) -> Tensor | None:
+    """A block's part of the gradient of a result; of a summary (B, blocks, ...) its own (B, 1, ...)."""
+    if gradient is None or is_map:
+        return gradient if gradient is None else view(gradient, block, True)
+    return gradient[block.samples, block.index, None]
+
+
+def derive(
+    ctx: Any, parts: list[Tensor], gradients: list[Tensor | None], needed: Sequence[bool]
+) -> Sequence[Tensor | None]:
+    """The gradients of a block's inputs from those of its results."""
+    kernel, dtypes = ctx.kernel, {x.dtype for x in parts}
+    if hasattr(kernel, "backward") and not ctx.autocast["enabled"] and dtypes in PRECISE:
+        samples, _, pixels = parts[0].shape
+        shapes = [(samples, ctx.shapes[0][1], pixels), *((samples, 1, *shape[2:]) for shape in ctx.shapes[1:])]
+        none = parts[0].new_zeros(())
+        gradients = [none.expand(s) if g is None else g for g, s in zip(gradients, shapes, strict=True)]
+        return kernel.backward(gradients, *parts)
+    for x, need in zip(parts, needed, strict=True):
+        x.requires_grad_(need)
+    with torch.enable_grad(), torch.autocast(**ctx.autocast):
+        results = kernel.forward(*parts)
+    return differentiate(results, gradients, parts, needed)
 
 
 def differentiate(

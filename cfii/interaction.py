@@ -159,14 +159,15 @@ class CIT(Interaction):
         f, pooled, total = blockwise(kernel, [features.flatten(2)], weights, self.recompute)
         pooled, total = (x.sum(1).unflatten(1, (self.num_heads, n)) for x in (pooled, total[..., None]))
         clamped = total.clamp_min(UNATTENDED)  # (B, h, N, 1)
-        pooled = pooled / clamped  # mean queries  (B, h, N, D), or mean pixels if folded  (B, h, N, C)
+        # Mean queries (B, h, N, D), or mean pixels (B, h, N, C) if folded.
+        pooled, share = (x.to(self.q.weight.dtype) for x in (pooled / clamped, total / clamped))
         if fold:
-            pooled = self.project(pooled, total / clamped)
-        pooled = rearrange(pooled.to(embeddings.dtype), "b h n d -> b n (h d)")
+            pooled = self.project(pooled, share)
+        pooled = rearrange(pooled, "b h n d -> b n (h d)")
         return embeddings + pooled, f.unflatten(2, features.shape[2:])
 
     def fold(self, k: Tensor, v: Tensor) -> list[Tensor]:
-        """For `Interact`: φ_q folded into the keys, the output projection into the values, LayerNorm into both."""
+        """For `Interact`: φ_q and LayerNorm in the keys, the output projection in the values."""
         keys = k @ self.query_matrix()  # (B, h, N, C)
         bias = k @ rearrange(self.q.bias, "(h d) -> h d 1", h=self.num_heads) + keys @ self.norm.bias[:, None]
         values = v @ rearrange(self.out.weight, "c (h d) -> h d c", h=self.num_heads)
@@ -188,11 +189,12 @@ class CIT(Interaction):
         """For `InteractInOrder`."""
         matrix_q = self.q.weight * self.norm.weight
         bias_q = F.linear(self.norm.bias, self.q.weight, self.q.bias)
-        return [matrix_q[None], bias_q[None, :, None], k, v.mT, self.out.weight[None], self.out.bias[None, :, None]]
+        out = [self.out.weight[None], self.out.bias[None, :, None]]
+        return [matrix_q[None], bias_q[None, :, None], k, v.mT, *out]
 
 
 class InteractInOrder:
-    """`cfii.kernels.Interact` with equation 14 in its own order, for many heads; it sums up queries, not pixels."""
+    """`cfii.kernels.Interact`, but equation 14 in its own order, for many heads: it sums up queries, not pixels."""
 
     @staticmethod
     def forward(

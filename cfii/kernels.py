@@ -1,9 +1,9 @@
 """What ECEG, CIT and FEU do at every pixel, and the derivatives of it, on blocks of pixels.
 
-A kernel's `forward` is the formula of its equations on maps (B, C, P) and on what all pixels share; it returns a map
-and sums (or maxima) over the pixels, (B, 1, ...), see `cfii.blockwise`. Its `backward` computes all intermediate
+A kernel's `forward` is the formula of its equations on maps (B, C, P) and on what all pixels share; it returns a
+map and sums (or maxima) over the pixels, (B, 1, ...), see `cfii.blockwise`. Its `backward` computes the intermediate
 results again, in place where it can, while the block is in the cache: about twice as fast as autograd on the same
-block. Where several values are the largest, they share the gradient equally.
+block. Where several channels are the largest, they share the gradient equally.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Tensors = tuple[Tensor, ...]
 
 
 class Compress:
-    r"""Equation 1, $F' = \phi(F_1)$, and what the channel gate pools: each channel's maximum and sum, (B, 1, D)."""
+    r"""Equation 1, $F' = \phi(F_1)$, and what the channel gate pools: its maximum and sum over the pixels."""
 
     @staticmethod
     def forward(x: Tensor, matrix: Tensor, bias: Tensor) -> Tensors:
@@ -64,9 +64,9 @@ class Pool:
 
 
 class Classify:
-    r"""Equation 5, the class maps $Y = A F' + B U + c$ with $U = M_s \otimes F'$, and what equations 6 to 8 sum up.
+    r"""Equation 5, the class maps $Y = A F' + B U + c$ with $U = M_s \otimes F'$, and the sums of equations 6 to 8.
 
-    With $g = \sigma(Y)$: $\sum_p g F'$ and $\sum_p g U$ (B, 1, N, C), $\sum_p g$ (B, 1, N), $\sum_p U$ (B, 1, C).
+    With $g = \sigma(Y)$: $\sum_p g F'$, $\sum_p g U$ (B, 1, N, C), $\sum_p g$ (B, 1, N), $\sum_p U$ (B, 1, C).
     """
 
     @staticmethod
@@ -94,14 +94,14 @@ class Classify:
 class Select:
     r"""Equations 17 and 18: the spatial gate's logits (B, 1, P), and maximum and sum over the pixels of $A_c$.
 
-    With $a = \phi(F'_i)$, $b = \phi(F_{i-1})$: maximum and mean over the channels of [a; b] come from those of a and of
-    b, so that the concatenation is never made; $A_c = a + b$.
+    Maximum and mean over the channels of $A_s = [a; b]$, with $a = \phi(F'_i)$ and $b = \phi(F_{i-1})$, come from those
+    of a and of b, so that the concatenation is never made; $A_c = a + b$. Weights are $\phi$ of a and of b and the
+    gate's (w, c), with a bias each.
     """
 
     @staticmethod
-    def forward(
-        deep: Tensor, x: Tensor, phi_deep: Tensor, bias_deep: Tensor, phi: Tensor, bias: Tensor, w: Tensor, c: Tensor
-    ) -> Tensors:
+    def forward(deep: Tensor, x: Tensor, *weights: Tensor) -> Tensors:
+        phi_deep, bias_deep, phi, bias, w, c = weights
         a, b = linear(deep, phi_deep, bias_deep), linear(x, phi, bias)
         total = a + b
         w_max, w_mean = w.split(1, 2)  # (1, 1, 1) each
@@ -109,18 +109,9 @@ class Select:
         return logits, pixel_max(total)[:, None], pixel_sum(total)[:, None]
 
     @staticmethod
-    def backward(
-        gradients: Tensors,
-        deep: Tensor,
-        x: Tensor,
-        phi_deep: Tensor,
-        bias_deep: Tensor,
-        phi: Tensor,
-        bias: Tensor,
-        w: Tensor,
-        c: Tensor,
-    ) -> Tensors:
+    def backward(gradients: Tensors, deep: Tensor, x: Tensor, *weights: Tensor) -> Tensors:
         g, g_max, g_sum = gradients
+        phi_deep, bias_deep, phi, bias, w, _ = weights
         a, b = linear(deep, phi_deep, bias_deep), linear(x, phi, bias)
         total, channels = a + b, x.shape[1]
         w_max, w_mean = w.split(1, 2)
@@ -130,12 +121,10 @@ class Select:
         mask_a, mask_b = (torch.eq(y, peak).to(y.dtype) for y in (a, b))
         share = w_max * g / (channels * (channel_mean(mask_a) + channel_mean(mask_b)))
         g_a, g_b = torch.addcmul(common, mask_a, share), common.addcmul_(mask_b, share)
-        return (
-            *(transform(phi_deep.mT, g_a), transform(phi.mT, g_b)),
-            *(product(g_a, deep.mT), pixel_sum(g_a)[..., None]),
-            *(product(g_b, x.mT), pixel_sum(g_b)[..., None]),
-            *(g_w, g.sum(2, keepdim=True)),
-        )
+        g_phi_deep = product(g_a, deep.mT), pixel_sum(g_a)[..., None]
+        g_phi = product(g_b, x.mT), pixel_sum(g_b)[..., None]
+        g_deep, g_x = transform(phi_deep.mT, g_a), transform(phi.mT, g_b)
+        return g_deep, g_x, *g_phi_deep, *g_phi, g_w, g.sum(2, keepdim=True)
 
 
 class Merge:
@@ -154,7 +143,7 @@ class Merge:
 class Interact:
     """Equation 14 and CIT's FFN, with φ_q folded into the keys and the output projection into the values.
 
-    Returns the pixels, each class's sum of normalised pixels over its attention (B, 1, h·N, C), and the sum of its
+    The sums are, for each class, that of the normalised pixels by its attention (B, 1, h·N, C), and that of its
     attention (B, 1, h·N).
     """
 
@@ -167,7 +156,9 @@ class Interact:
         y = add_ffn(add_linear(x, attention, values), *ffn)
         return y, weighted_sum(attention, n)[:, None], pixel_sum(attention)[:, None]
 
-    def backward(self, gradients: Tensors, x: Tensor, keys: Tensor, bias: Tensor, values: Tensor, *ffn: Tensor):
+    def backward(
+        self, gradients: Tensors, x: Tensor, keys: Tensor, bias: Tensor, values: Tensor, *ffn: Tensor
+    ) -> Tensors:
         g, g_pooled, g_total = gradients
         g_pooled, g_total = g_pooled[:, 0], g_total[:, 0, :, None]
         n, scale = standardised(x)
@@ -180,12 +171,9 @@ class Interact:
         g_keys, g_bias = product(g_scores, n.mT), pixel_sum(g_scores)[..., None]
         return standardise_backward(g_n, n, scale).add_(g), g_keys, g_bias, g_values, *g_ffn
 
-    def softmax_backward(self, g: Tensor, attention: Tensor) -> Tensor:
-        g.mul_(attention)
-        sums = g.unflatten(1, (self.num_heads, -1)).sum(2, keepdim=True)
-        return g.unflatten(1, (self.num_heads, -1)).addcmul_(
-            attention.unflatten(1, (self.num_heads, -1)), sums, value=-1
-        ).flatten(1, 2)
+    def softmax_backward(self, gradient: Tensor, attention: Tensor) -> Tensor:
+        g, a = (x.unflatten(1, (self.num_heads, -1)) for x in (gradient.mul_(attention), attention))
+        return g.addcmul_(a, g.sum(2, keepdim=True), value=-1).flatten(1, 2)
 
 
 def add_ffn(x: Tensor, matrix1: Tensor, bias1: Tensor, matrix2: Tensor, bias2: Tensor) -> Tensor:
@@ -193,7 +181,8 @@ def add_ffn(x: Tensor, matrix1: Tensor, bias1: Tensor, matrix2: Tensor, bias2: T
     return add_linear(x, F.gelu(linear(standardise(x), matrix1, bias1)), matrix2, bias2)
 
 
-def add_ffn_backward(g: Tensor, x: Tensor, matrix1: Tensor, bias1: Tensor, matrix2: Tensor, bias2: Tensor) -> Tensors:
+def add_ffn_backward(g: Tensor, x: Tensor, *weights: Tensor) -> Tensors:
+    matrix1, bias1, matrix2, _ = weights
     n, scale = standardised(x)
     hidden = linear(n, matrix1, bias1)
     g_matrix2, g_bias2 = product(g, F.gelu(hidden).mT), pixel_sum(g)[..., None]
@@ -204,7 +193,7 @@ def add_ffn_backward(g: Tensor, x: Tensor, matrix1: Tensor, bias1: Tensor, matri
 
 
 def largest(x: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
-    """Where x is its channels' maximum (1, else 0), and what each such place receives of the gradient (B, 1, P)."""
+    """Where x is its channels' maximum (1, else 0), and what such a place receives of the gradient (B, 1, P)."""
     mask = torch.eq(x, x.amax(1, keepdim=True)).to(x.dtype)
     return mask, gradient / (channel_mean(mask) * x.shape[1])
 

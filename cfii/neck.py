@@ -138,9 +138,7 @@ class CFIINeck(nn.Module):
         for i, (feature, width) in enumerate(zip(features, self.in_channels, strict=True)):
             require_map(feature, width, f"features[{i}]")
 
-        halves = [
-            (f, f) if i in self.keep else chunk(f, half_width(f.shape[1])) for i, f in enumerate(features)
-        ]
+        halves = [(f, f) if i in self.keep else chunk(f, half_width(f.shape[1])) for i, f in enumerate(features)]
         embeddings, class_logits = self.embed([halves[i][0] for i in self.stages])
         interacted, embeddings = self.iterator([halves[i][1] for i in self.stages], embeddings)
 
@@ -156,7 +154,7 @@ class CFIINeck(nn.Module):
         return out, embeddings, class_logits
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Keep only the inputs of what is done at each pixel (ECEG, CIT, FEU), and compute it again in the backward.
+        """Keep only the inputs of what is done at each pixel (ECEG, CIT, FEU), to compute it again in the backward.
 
         It trades time for memory, mostly at full resolution. On a CPU large maps are treated so anyway, as it
         saves time there; a compiler decides for itself what to keep.

@@ -1,8 +1,8 @@
 """Linear algebra on pixels, in whichever memory layout the map arrives.
 
-The parts of the paper that touch every pixel reduce to a few operations on a map as a matrix of channels and pixels,
-(B, C, P): a linear map of the channels, a norm or a maximum over them, a weighted sum over the pixels. A map in
-PyTorch's usual layout has its pixels side by side in memory, a `channels_last` map its channels; each operation
+The parts of the paper that touch every pixel reduce to a few operations on a map as a matrix of channels and
+pixels, (B, C, P): a linear map of the channels, a norm or a maximum over them, a weighted sum over the pixels. A map
+in PyTorch's usual layout has its pixels side by side in memory, a `channels_last` map its channels; each operation
 works on either without a copy and answers in the same layout. They are kept here so that the modules read like
 their equations.
 """
@@ -65,7 +65,7 @@ def add_product(total: Tensor, a: Tensor, b: Tensor) -> Tensor:
 
 
 def linear(x: Tensor, matrix: Tensor, bias: Tensor) -> Tensor:
-    """`matrix` (1 or B, D, C) and `bias` (1 or B, D, 1) on the channels of every pixel: (B, C, P) -> (B, D, P)."""
+    """matrix x + bias at every pixel: (B, C, P), (1 or B, D, C), (1 or B, D, 1) -> (B, D, P)."""
     if not channels_are_inner(x):
         return add_product(bias, matrix, x)
     if len(matrix) == len(bias) == 1:
@@ -151,8 +151,8 @@ def pixel_sum(x: Tensor) -> Tensor:
 def weighted_sum(weights: Tensor, x: Tensor) -> Tensor:
     r"""$\sum_p w_{np} x_{cp}$, in float32 or better: (B, N, P), (B, C, P) -> (B, N, C).
 
-    float16 is summed in float32, autocast or not: a sum over a megapixel does not fit into it. (bfloat16 is multiplied
-    as it is: its products are summed in float32 anyway.)
+    float16 is summed in float32, autocast or not: a sum over a megapixel does not fit into it. (bfloat16 is
+    multiplied as it is: its products are summed in float32 anyway.)
     """
     dtype = torch.float32 if x.dtype == torch.float16 else x.dtype
     with full_precision(x.device):

@@ -152,7 +152,9 @@ def test_gradient_checkpointing():
 
     def gradients():
         out, _, _ = neck(features)
-        return torch.autograd.grad(sum(x.square().mean() for x in out), [*features, *neck.iterator.parameters()][:20])
+        return torch.autograd.grad(
+            sum(x.square().mean() for x in out), [*features, *neck.iterator.parameters()][:20]
+        )
 
     expected, plain = gradients(), saved_bytes(neck, features)
     neck.set_grad_checkpointing()
