@@ -83,7 +83,7 @@ def run(networks: list[Network], options: argparse.Namespace) -> dict[str, Any]:
             "parameters_M": common.millions(model),
             "neck_M": 0.0 if neck is None else common.millions(neck),
         }
-    rows = []
+    rows, loss = [], CFIILoss(options.classes)
     for precision, batch, task in sweep(options):
         size = (options.size, options.size)
         images = torch.randn(batch, 3, *size, device=options.device)
@@ -91,7 +91,7 @@ def run(networks: list[Network], options: argparse.Namespace) -> dict[str, Any]:
         sides = [
             side
             for name, model in models.items()
-            for side in in_modes(name, model, images, target, CFIILoss(options.classes), options.modes, precision)
+            for side in in_modes(options.modes, name, model, [images], loss, target, precision=precision)
         ]
         group = measure(sides, task, options.repeats)
         show(group, facts)
@@ -110,8 +110,7 @@ def sweep(options: argparse.Namespace) -> Iterator[tuple[str, int, str]]:
 
 def show(rows: list[dict[str, Any]], facts: dict[str, Any]) -> None:
     first = rows[0]
-    size = "x".join(map(str, first["size"]))
-    print(f"\n{first['task']}, batch {first['batch']}, {size}, {first['precision']}")
+    print(f"\n{first['task']}, input {first['shape']}, {first['precision']}")
     heads = ("images/s", "quartiles", "ms", "peak MiB", "GFLOP", "matrix", "copy")
     print("{:34} {:22} {:>8} {:>9} {:>15} {:>9} {:>9} {:>8} {:>7} {:>7}".format("", "mode", "M", *heads))
     for row in rows:

@@ -8,24 +8,28 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import gc
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import memory
 import torch
-from cost import Ceiling, CeilingRuns, Counter
+from cost import Ceiling, CeilingRuns, Counter, tensors
 from timing import interleaved
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
+from cfii import CFIIOutput
 from cfii.wrapper import Codec
 
 # What autocast lowers to, or None; float32 and tf32 differ in what CUDA makes of a float32 product.
 PRECISIONS = {"float32": None, "tf32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 MODE_PARTS = ("channels_last", "compile", "graph")
 TASKS = ("inference", "training")
-CUDA_CALLS = 10  # calls in a row for the throughput
+
+ceiling_runs = functools.cache(CeilingRuns)
 
 
 @contextlib.contextmanager
@@ -44,57 +48,64 @@ def float32_products(precision: str) -> Iterator[None]:
 
 @dataclass
 class Side:
-    """One network in one mode.
+    """One network, or part of one, in one mode.
 
     Args:
-        name: of the network, in tables and in the JSON.
+        name: in tables and in the JSON; sides of one name do the same work.
         model: on the device and in the layout of its mode.
-        images, target: one batch; the target is what `criterion` takes.
-        criterion: of the training step; None gives the outputs a fixed gradient, so that the step has no loss.
+        inputs: what it is called with: tensors or lists of them; the first one's first axis is the batch.
+        criterion, target: of the training step; without a criterion all outputs (a network's logits and
+            embeddings) are given a fixed gradient, so that the step has no loss.
+        optimize: end the training step with SGD's.
         mode, precision: see above.
     """
 
     name: str
     model: nn.Module
-    images: Tensor
-    target: Tensor | None
-    criterion: nn.Module | None
+    inputs: Sequence[Any]
+    criterion: nn.Module | None = None
+    target: Tensor | None = None
+    optimize: bool = True
     mode: str = "eager"
     precision: str = "float32"
-    optimizer: torch.optim.Optimizer = field(init=False)
 
     def __post_init__(self) -> None:
-        parts = [] if self.mode == "eager" else self.mode.split("+")
-        self.layout = torch.channels_last if "channels_last" in parts else torch.contiguous_format
-        self.images = self.images.contiguous(memory_format=self.layout)
+        parts = self.mode.split("+")
+        if "channels_last" in parts:
+            self.inputs = tree_map(in_channels_last, self.inputs)
         self.graph = "graph" in parts
-        # Static shapes: every side of a sweep is compiled for its own size. In graphs the loss is compiled, since
-        # its check of the labels reads values, which a capture cannot.
         self.run_model: Callable[..., Any] = self.model
         self.loss: Callable[..., Tensor] | None = self.criterion
         if "compile" in parts or self.graph:
             torch._dynamo.config.cache_size_limit = 1000  # many networks and sizes share one forward's code
+        # Static shapes: every side of a sweep is compiled for its own size. In graphs the loss is compiled, since
+        # its check of the labels reads values, which a capture cannot.
         if "compile" in parts:
             self.run_model = torch.compile(self.model, dynamic=False)
         if self.criterion is not None and ("compile" in parts or self.graph):
             self.loss = torch.compile(self.criterion, dynamic=False)
-        self.aux = isinstance(self.model, Codec) and self.model.neck is not None
-        # So small a rate that no weight changes in fp16 and bf16, where no loss scaling keeps gradients finite.
-        self.optimizer = torch.optim.SGD([p for p in self.model.parameters() if p.requires_grad], lr=1e-9)
+        aux = isinstance(self.model, Codec) and self.model.neck is not None
+        self.training_options = {"return_aux": True} if aux else {}
+        learning = [p for p in self.model.parameters() if p.requires_grad]
+        # So small a rate that no weight changes: in fp16, without loss scaling, gradients may not be finite.
+        self.optimizer = torch.optim.SGD(learning, lr=1e-9) if learning and self.optimize else None
         self.gradients: list[Tensor] | None = None
+
+    @property
+    def sample(self) -> Tensor:
+        return tensors(self.inputs)[0]
 
     def autocast(self) -> contextlib.AbstractContextManager:
         dtype = PRECISIONS[self.precision]
-        return torch.autocast(self.images.device.type, dtype) if dtype else contextlib.nullcontext()
+        return torch.autocast(self.sample.device.type, dtype) if dtype else contextlib.nullcontext()
 
     def outputs(self, eager: bool = False) -> Any:
-        model = self.model if eager else self.run_model
         with self.autocast():
-            return model(self.images, return_aux=True) if self.aux else model(self.images)
+            return (self.model if eager else self.run_model)(*self.inputs, **self.training_options)
 
     def inference(self, eager: bool = False) -> None:
         with torch.no_grad(), self.autocast():
-            (self.model if eager else self.run_model)(self.images)
+            (self.model if eager else self.run_model)(*self.inputs)
 
     def training(self, eager: bool = False) -> None:
         """Forward, loss, backward, a step of SGD; no gradient is left behind."""
@@ -103,13 +114,19 @@ class Side:
             self.backward(output)
         else:
             (self.criterion if eager else self.loss)(output, self.target).backward()
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        if self.optimizer is not None:
+            self.optimizer.step()
+        self.clear()
+
+    def clear(self) -> None:
+        for x in [*self.model.parameters(), *tensors(self.inputs)]:
+            x.grad = None
 
     def backward(self, output: Any) -> None:
         """From gradients that are as good as a loss's, but cost nothing: always the same."""
-        logits, embeddings = (output.logits, output.embeddings) if self.aux else (output, [])
-        outputs = [logits, *embeddings]
+        if isinstance(output, CFIIOutput):
+            output = output.logits, output.embeddings  # the class maps have no loss by default
+        outputs = tensors(output)
         if self.gradients is None:
             self.gradients = [torch.randn_like(x) / x.numel() for x in outputs]
         torch.autograd.backward(outputs, self.gradients)
@@ -132,30 +149,29 @@ class Side:
             run()
         return captured.replay
 
+    def count(self, task: str) -> Counter:
+        """The operators that one eager step calls."""
+        with Counter() as counter:
+            getattr(self, task)(eager=True)
+        return counter
+
     def saved(self) -> int:
         """Bytes that autograd keeps between an eager forward and its backward."""
         return memory.saved_bytes(lambda: self.outputs(eager=True), self.model.parameters())
 
 
-def in_modes(
-    name: str,
-    model: nn.Module,
-    images: Tensor,
-    target: Tensor | None,
-    criterion: nn.Module | None,
-    modes: list[str],
-    precision: str,
-) -> list[Side]:
-    """The network once a mode; modes of one layout share the module."""
-    sides = []
+def in_channels_last(x: Any) -> Any:
+    if not isinstance(x, Tensor) or x.ndim != 4:
+        return x
+    return x.detach().contiguous(memory_format=torch.channels_last).requires_grad_(x.requires_grad)
+
+
+def in_modes(modes: Sequence[str], name: str, model: nn.Module, *args: Any, **options: Any) -> list[Side]:
+    """The network once a mode (the other arguments are those of `Side`); modes of one layout share the module."""
     last = None
-    for mode in modes:
-        own = model
-        if "channels_last" in mode:
-            last = last or copy.deepcopy(model).to(memory_format=torch.channels_last)
-            own = last
-        sides.append(Side(name, own, images, target, criterion, mode, precision))
-    return sides
+    if any("channels_last" in mode for mode in modes):
+        last = copy.deepcopy(model).to(memory_format=torch.channels_last)
+    return [Side(name, last if "channels_last" in mode else model, *args, mode=mode, **options) for mode in modes]
 
 
 def measure(sides: list[Side], task: str, repeats: int) -> list[dict[str, Any]]:
@@ -165,15 +181,14 @@ def measure(sides: list[Side], task: str, repeats: int) -> list[dict[str, Any]]:
     row with its "error" instead.
     """
     first = sides[0]
-    device, precision = str(first.images.device), first.precision
-    cuda = first.images.is_cuda
-    ceilings = CeilingRuns(device, PRECISIONS[precision] or torch.float32)
+    device, precision, cuda = str(first.sample.device), first.precision, first.sample.is_cuda
+    ceilings = ceiling_runs(device, PRECISIONS[precision] or torch.float32)
     rows, runs, costs = [], dict(ceilings.runs), {}
     with float32_products(precision):
         for i, side in enumerate(sides):
             row = {
                 **{"network": side.name, "task": task, "mode": side.mode, "precision": precision},
-                **{"batch": len(side.images), "size": list(side.images.shape[2:])},
+                **{"batch": len(side.sample), "shape": list(side.sample.shape)},
             }
             rows.append(row)
             try:
@@ -182,18 +197,18 @@ def measure(sides: list[Side], task: str, repeats: int) -> list[dict[str, Any]]:
                     peak = memory.peak_bytes(getattr(side, task), device)
                     row["peak_MiB"] = (peak + memory.held_bytes(side.model)) / 2**20
                 if side.name not in costs:
-                    costs[side.name] = count(side, task)
+                    costs[side.name] = side.count(task)
                 if task == "training":
                     row["saved_MiB"] = side.saved() / 2**20
             except Exception as error:  # recorded, whatever it is
                 runs.pop(str(i), None)
                 row["error"] = f"{type(error).__name__}: {error}".splitlines()[0][:300]
                 print(f"{side.name}, {side.mode}, {task}: {row['error']}", flush=True)
-                side.optimizer.zero_grad(set_to_none=True)
+                side.clear()
                 gc.collect()
         warm_up = 5 if cuda else 1
         latency = interleaved(runs, repeats, device, warm_up=warm_up)
-        throughput = interleaved(runs, repeats, device, CUDA_CALLS, warm_up=1) if cuda else latency
+        throughput = interleaved(runs, repeats, device, wait=False) if cuda else latency
     ceiling = ceilings.ceiling(throughput)
     for i, (side, row) in enumerate(zip(sides, rows, strict=True)):
         if str(i) not in runs:
@@ -207,13 +222,6 @@ def measure(sides: list[Side], task: str, repeats: int) -> list[dict[str, Any]]:
             **against_ceiling(costs[side.name], seconds, ceiling),
         }
     return rows
-
-
-def count(side: Side, task: str) -> Counter:
-    """The operators that one eager step calls."""
-    with Counter() as counter:
-        getattr(side, task)(eager=True)
-    return counter
 
 
 def against_ceiling(counter: Counter, seconds: float, ceiling: Ceiling) -> dict[str, float]:
