@@ -31,7 +31,7 @@ def pair(label: str, name: str, classes: int, size: int, **options: object) -> l
         build = partial(build, image_size=size)
     return [
         Network(label, partial(build, cfii=False)),
-        Network(f"{label} + CFII", partial(build, cfii=True), label),
+        Network(f"{label} + CFII", partial(build, cfii=True), (label,)),
     ]
 
 
@@ -44,8 +44,10 @@ def smp_trio(encoder: str, classes: int) -> list[Network]:
 
     return [
         Network(plain, unet),
-        Network(f"{plain} + CFII, half", partial(create_model, "smp-unet", classes, encoder_name=encoder), plain),
-        Network(f"{plain} + CFII, full", lambda: CFIIWrapper.from_smp(unet()), plain),
+        Network(
+            f"{plain} + CFII, half", partial(create_model, "smp-unet", classes, encoder_name=encoder), (plain,)
+        ),
+        Network(f"{plain} + CFII, full", lambda: CFIIWrapper.from_smp(unet()), (plain,)),
     ]
 
 

@@ -16,11 +16,11 @@ from cfii import CFIILoss
 
 
 class Network(NamedTuple):
-    """A network to measure, and the name of the one that its ratios are taken to (None: it is such a one)."""
+    """A network to measure, and the names of those that its ratios are taken to."""
 
     name: str
     build: Callable[[], nn.Module]
-    baseline: str | None = None
+    baselines: tuple[str, ...] = ()
 
 
 def arguments(description: str, repeats: int) -> argparse.ArgumentParser:
@@ -79,7 +79,7 @@ def run(networks: list[Network], options: argparse.Namespace) -> dict[str, Any]:
         neck = getattr(model, "neck", None)
         models[network.name] = model
         facts[network.name] = {
-            "baseline": network.baseline,
+            "baselines": network.baselines,
             "parameters_M": common.millions(model),
             "neck_M": 0.0 if neck is None else common.millions(neck),
         }
@@ -145,13 +145,12 @@ def all_ratios(networks: list[Network], rows: list[dict[str, Any]]) -> list[dict
     groups = dict.fromkeys((r["precision"], r["batch"], r["task"]) for r in rows)
     for precision, batch, task in groups:
         where = {"precision": precision, "batch": batch, "task": task}
-        for network in networks:
-            ours = best(rows, network=network.name, **where)
-            theirs = best(rows, network=network.baseline, **where)
+        for network, baseline in ((n, b) for n in networks for b in n.baselines):
+            ours, theirs = (best(rows, network=name, **where) for name in (network.name, baseline))
             if ours is None or theirs is None:
                 continue
             ratio = {
-                **{"network": network.name, "baseline": network.baseline, **where},
+                **{"network": network.name, "baseline": baseline, **where},
                 **{"mode": ours["mode"], "baseline_mode": theirs["mode"]},
                 "images_per_s": ours["images_per_s"] / theirs["images_per_s"],
             }

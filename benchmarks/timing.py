@@ -22,9 +22,9 @@ def interleaved(
     """Median and quartiles of each run, in seconds a call.
 
     A turn of a run is as many calls as fill `TURN` seconds, at least one, so that a short run does not pay for
-    the caches that the one before it left behind. With `wait` CUDA is synchronised after every call, which gives the
-    latency; without, only after the last, which gives the throughput of a device that works while the CPU already
-    launches the next call. The first `warm_up` turns, at least one, are not counted.
+    the caches that the one before it left behind. With `wait` CUDA is synchronised after every call, which gives
+    the latency; without, only after the last, which gives the throughput of a device that works while the CPU
+    already launches the next call. The first `warm_up` turns, at least one, are not counted.
     """
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     calls = dict.fromkeys(runs, 1)
