@@ -20,6 +20,7 @@ PACKAGES = ("torch", "timm", "segmentation-models-pytorch", "monai", "cfii")
 
 
 def arguments(description: str) -> argparse.ArgumentParser:
+    sys.stdout.reconfigure(line_buffering=True)  # rows appear as they are measured, in a pipe as well
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--repeats", type=int, default=15)

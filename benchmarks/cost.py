@@ -11,14 +11,27 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
-# torch counts attention for its CUDA kernels only; the CPU's takes and does the same.
-CPU_ATTENTION = {
-    "aten::_scaled_dot_product_flash_attention_for_cpu": lambda q, k, v, *_: sdpa_flop_count(
-        q.shape, k.shape, v.shape
-    ),
-    "aten::_scaled_dot_product_flash_attention_for_cpu_backward": lambda grad, q, k, v, *_: (
-        sdpa_backward_flop_count(grad.shape, q.shape, k.shape, v.shape)
-    ),
+
+def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *_: Any) -> int:
+    return sdpa_flop_count(q.shape, k.shape, v.shape)
+
+
+def attention_backward(grad: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *_: Any) -> int:
+    return sdpa_backward_flop_count(grad.shape, q.shape, k.shape, v.shape)
+
+
+def convolution_backward(grad: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, *rest: Any) -> int:
+    """The forward's operations for each of the gradients of the input and of the weight that is asked for."""
+    transposed, mask = rest[4], rest[7]
+    outputs = x if transposed else grad  # each element of these meets weight[0].numel() others
+    return 2 * outputs.numel() * weight[0].numel() * (mask[0] + mask[1])
+
+
+# torch counts attention for its CUDA kernels only, and the backward of grouped convolutions many times over.
+FLOPS = {
+    "aten::_scaled_dot_product_flash_attention_for_cpu": attention,
+    "aten::_scaled_dot_product_flash_attention_for_cpu_backward": attention_backward,
+    "aten::convolution_backward": convolution_backward,
 }
 # They allocate and move nothing.
 ALLOCATIONS = {"aten::empty", "aten::empty_like", "aten::empty_strided", "aten::new_empty"}
@@ -61,8 +74,8 @@ class Counter(TorchDispatchMode):
         view = not func._schema.is_mutable and any(x.untyped_storage()._cdata in memory for x in outputs)
         if view or name in ALLOCATIONS:
             return output
-        if name in CPU_ATTENTION:
-            flops = CPU_ATTENTION[name](*args)
+        if name in FLOPS:
+            flops = FLOPS[name](*args)
         else:
             count = flop_registry.get(func.overloadpacket)
             flops = count(*args, **kwargs, out_val=output) if count else 0
