@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import torch
 from cost import Ceiling, Counter
 from torch.profiler import ProfilerActivity
+
+PROFILES = 5  # their median counts
 
 
 def operators(run: Callable[[], object], counter: Counter, ceiling: Ceiling, device: str) -> list[dict[str, Any]]:
@@ -18,16 +21,8 @@ def operators(run: Callable[[], object], counter: Counter, ceiling: Ceiling, dev
     the sum of "ms" is spent between operators: in Python, in launches, in autograd.
     """
     names = {call.name for call in counter.calls}
-    cuda = device.startswith("cuda")
-    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
-    with torch.profiler.profile(activities=activities) as profile:
-        run()
-        if cuda:
-            torch.cuda.synchronize()
-    seconds: defaultdict[str, float] = defaultdict(float)
-    for event in profile.events():
-        if event.name in names and not any(parent.name in names for parent in parents(event)):
-            seconds[event.name] += 1e-6 * (event.device_time_total if cuda else event.cpu_time_total)
+    samples = [profiled(run, names, device.startswith("cuda")) for _ in range(PROFILES)]
+    seconds = {name: statistics.median(sample[name] for sample in samples) for name in names}
     rows = []
     for name in names:
         calls = [call for call in counter.calls if call.name == name]
@@ -39,6 +34,20 @@ def operators(run: Callable[[], object], counter: Counter, ceiling: Ceiling, dev
             }
         )
     return sorted(rows, key=lambda row: -row["ms"])
+
+
+def profiled(run: Callable[[], object], names: set[str], cuda: bool) -> defaultdict[str, float]:
+    """Seconds of each operator in one run, what it calls included."""
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
+    with torch.profiler.profile(activities=activities) as profile:
+        run()
+        if cuda:
+            torch.cuda.synchronize()
+    seconds: defaultdict[str, float] = defaultdict(float)
+    for event in profile.events():
+        if event.name in names and not any(parent.name in names for parent in parents(event)):
+            seconds[event.name] += 1e-6 * (event.device_time_total if cuda else event.cpu_time_total)
+    return seconds
 
 
 def parents(event: Any) -> list[Any]:

@@ -2,10 +2,9 @@
 
     python benchmarks/plots.py [RESULTS.json ...] [--to FOLDER] [--format svg]
 
-Without files all of benchmarks/results/*.json, and the plots go beside them: NAME-throughput (images/s of every
-network, bars from the first to the third quartile), NAME-memory (images/s of a training step against its peak
-memory), NAME-growth (time against classes, pixels and width), NAME-operators (where the neck's time goes). A plot
-is drawn where a file has what it shows.
+Without files all of benchmarks/results/*.json, and the plots go beside them: NAME-networks (images/s of every
+network with its quartiles, and the peak memory of its training step), NAME-growth (time against classes, pixels
+and width), NAME-operators (where the neck's time goes). A plot is drawn where a file has what it shows.
 """
 
 from __future__ import annotations
@@ -33,65 +32,46 @@ def groups(rows: list[dict[str, Any]]) -> list[tuple[str, int]]:
     return list(dict.fromkeys((row["precision"], row["batch"]) for row in rows))
 
 
-def is_ours(name: str) -> bool:
-    return "CFII" in name
-
-
 def title(record: dict[str, Any], precision: str, batch: int) -> str:
     machine = record["machine"]
     return f"{machine['device']}, torch {machine['torch']}, {precision}, batch {batch}"
 
 
-def throughput(record: dict[str, Any], precision: str, batch: int) -> Figure:
-    """Images/s of every network in its best mode, one panel a task."""
+def networks(record: dict[str, Any], precision: str, batch: int) -> Figure:
+    """Images/s of every network in its best mode, one panel a task, and the peak memory of a training step."""
     rows = record["results"]["rows"]
     names = list(record["results"]["networks"])
-    tasks = list(dict.fromkeys(row["task"] for row in rows))
-    figure, panels = plt.subplots(
-        1, len(tasks), figsize=(4 + 4 * len(tasks), 1.6 + 0.32 * len(names)), sharey=True, layout="constrained"
+    panels = [(task, "images_per_s", f"{task}: images/s") for task in dict.fromkeys(row["task"] for row in rows)]
+    if any("peak_MiB" in row for row in rows if row["task"] == "training"):
+        panels.append(("training", "peak_MiB", "training: peak memory, MiB"))
+    figure, axes = plt.subplots(
+        *(1, len(panels)),
+        figsize=(2 + 3.6 * len(panels), 1.6 + 0.32 * len(names)),
+        **{"sharey": True, "squeeze": False, "layout": "constrained"},
     )
-    for panel, task in zip([panels] if len(tasks) == 1 else panels, tasks, strict=True):
+    for panel, (task, key, label) in zip(axes[0], panels, strict=True):
         for y, name in enumerate(names):
             row = compare.best(rows, network=name, task=task, precision=precision, batch=batch)
-            if row is None:
+            if row is None or key not in row:
                 panel.text(0, y, " not measured", va="center", fontsize=8)
                 continue
-            value, low, high = (row[f"images_per_s{q}"] for q in ("", "_q1", "_q3"))
-            panel.barh(y, value, color=ORANGE if is_ours(name) else BLUE, edgecolor="black", linewidth=0.4)
-            panel.errorbar(
-                value, y, xerr=[[max(0, value - low)], [max(0, high - value)]], color="black", capsize=2
+            low, high = row.get(f"{key}_q1", row[key]), row.get(f"{key}_q3", row[key])
+            panel.barh(y, row[key], color=ORANGE if "CFII" in name else BLUE, edgecolor="black", linewidth=0.4)
+            panel.plot([low, high], [y, y], color="black")
+            panel.annotate(
+                f"{row[key]:.3g}",
+                (max(high, row[key]), y),
+                (4, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=8,
             )
-            panel.annotate(f"{value:.3g}", (high, y), (4, 0), textcoords="offset points", va="center", fontsize=8)
-        panel.set_yticks(range(len(names)), names, fontsize=8)
-        panel.set_xlabel(f"{task}: images/s (median, quartiles)")
-        panel.margins(x=0.14)
+        panel.set_xlabel(label)
+        panel.margins(x=0.18)
         panel.set_xlim(left=0)
-    plt.gca().invert_yaxis()
-    figure.suptitle(f"{title(record, precision, batch)}; orange: with CFII", fontsize=10)
-    return figure
-
-
-def memory(record: dict[str, Any], precision: str, batch: int) -> Figure | None:
-    """Images/s of a training step against its peak memory; numbers name the networks."""
-    rows, names = record["results"]["rows"], list(record["results"]["networks"])
-    figure, axes = plt.subplots(figsize=(9, 5.5), layout="constrained")
-    for i, name in enumerate(names, 1):
-        row = compare.best(rows, network=name, task="training", precision=precision, batch=batch)
-        if row is None or "peak_MiB" not in row:
-            continue
-        color, mark = (ORANGE, "D") if is_ours(name) else (BLUE, "o")
-        x, y = row["peak_MiB"], row["images_per_s"]
-        axes.plot(x, y, mark, color=color, markeredgecolor="black", markersize=11, label=f"{i}  {name}")
-        axes.annotate(str(i), (x, y), (0, 8), textcoords="offset points", ha="center", fontsize=8)
-    if not axes.lines:
-        plt.close(figure)
-        return None
-    axes.set(
-        xscale="log", yscale="log", xlabel="peak memory of a training step, MiB", ylabel="images/s, training"
-    )
-    axes.grid(which="both", alpha=0.25)
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", fontsize=8, markerscale=0.6)
-    figure.suptitle(title(record, precision, batch), fontsize=10)
+    axes[0, 0].set_yticks(range(len(names)), names, fontsize=8)
+    axes[0, 0].set_ylim(len(names) - 0.4, -0.6)
+    figure.suptitle(f"{title(record, precision, batch)}; median and quartiles; orange: with CFII", fontsize=10)
     return figure
 
 
@@ -108,7 +88,6 @@ def series(axes: Axes, rows: list[dict[str, Any]], label: str, number: int, x: s
     axes.plot(xs, values, MARKS[number % len(MARKS)] + "-", color=color, label=label)
     axes.fill_between(xs, lows, highs, color=color, alpha=0.2)
     axes.set(xlabel=x, ylabel="training step without loss, ms")
-    axes.set_ylim(bottom=0)
 
 
 def number_in(name: str) -> float:
@@ -143,6 +122,8 @@ def growth(record: dict[str, Any], precision: str) -> Figure | None:
             sides = sorted({row["shape"][-1] for row in rows})
             panel.set_xticks(sides, map(str, sides))
             panel.minorticks_off()
+        else:
+            panel.set_ylim(bottom=0)
         panel.legend(fontsize=8)
         panel.grid(alpha=0.25)
     machine = record["machine"]
@@ -185,8 +166,7 @@ def figures(record: dict[str, Any]) -> dict[str, Figure]:
     if "rows" in results and "networks" in results:
         for precision, batch in groups(results["rows"]):
             ending = "" if len(groups(results["rows"])) == 1 else f"-{precision}-batch{batch}"
-            found[f"throughput{ending}"] = throughput(record, precision, batch)
-            found[f"memory{ending}"] = memory(record, precision, batch)
+            found[f"networks{ending}"] = networks(record, precision, batch)
     elif {"classes", "resolution", "width", "ceiling"} & set(results):
         for precision in dict.fromkeys(row["precision"] for rows in results.values() for row in rows):
             found[f"growth-{precision}"] = growth(record, precision)
