@@ -1,25 +1,26 @@
-"""What every benchmark shares: interleaved timing, saved activations, multiply-accumulates, the record."""
+"""What every benchmark shares: its options, models by name, and the record with machine and versions."""
 
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import json
 import os
 import platform
-import statistics
+import re
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))  # literal.py, the equations as printed
+PACKAGES = ("torch", "timm", "segmentation-models-pytorch", "monai", "cfii")
 
 
 def arguments(description: str) -> argparse.ArgumentParser:
+    sys.stdout.reconfigure(line_buffering=True)  # rows appear as they are measured, in a pipe as well
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--repeats", type=int, default=15)
@@ -27,52 +28,19 @@ def arguments(description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def interleaved(runs: dict[str, Callable[[], object]], repeats: int, device: str) -> dict[str, dict[str, float]]:
-    """Median and quartiles (seconds) of each run; the runs take turns, so all see the same machine."""
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in range(repeats + 2):
-        for name, run in runs.items():
-            synchronize(device)
-            start = time.perf_counter()
-            run()
-            synchronize(device)
-            if turn >= 2:  # two turns to warm up
-                seconds[name].append(time.perf_counter() - start)
-    summary = {}
-    for name, times in seconds.items():
-        low, median, high = statistics.quantiles(times, n=4)
-        summary[name] = {"median_s": median, "q1_s": low, "q3_s": high}
-    return summary
-
-
-def synchronize(device: str) -> None:
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
-
-
-def saved_bytes(forward: Callable[[], object], parameters: list[torch.Tensor]) -> int:
-    """Bytes of distinct storages that autograd keeps for the backward, parameters not counted."""
-    own = {p.untyped_storage().data_ptr() for p in parameters}
-    kept: dict[int, torch.Tensor] = {}  # the tensors are held, so that no storage is freed and counted twice
-
-    def pack(x: torch.Tensor) -> torch.Tensor:
-        if x.untyped_storage().data_ptr() not in own:
-            kept[x.untyped_storage().data_ptr()] = x
-        return x
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-        output = forward()
-    total = sum(x.untyped_storage().nbytes() for x in kept.values())
-    del output
-    return total
-
-
-def multiply_accumulates(model: torch.nn.Module, *inputs: torch.Tensor) -> int:
-    """Of one forward, on the meta device (where attention is counted as the matrix products it is)."""
-    model = model.to("meta").eval()
-    with FlopCounterMode(display=False) as counter:
-        model(*(x.to("meta") for x in inputs))
-    return counter.get_total_flops() // 2
+def parse_model(text: str) -> tuple[str, dict]:
+    """`name:key=value,key=value`, the values JSON or plain words."""
+    name, _, rest = text.partition(":")
+    options = {}
+    for pair in filter(None, re.split(r",(?=[a-z_]+=)", rest)):
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise SystemExit(f"--model: expected NAME[:OPTION=VALUE,...], got {text!r}")
+        try:
+            options[key] = json.loads(value)
+        except json.JSONDecodeError:
+            options[key] = value
+    return name, options
 
 
 def millions(module: torch.nn.Module) -> float:
@@ -97,10 +65,19 @@ def machine(device: str) -> dict[str, object]:
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        **{name: version(name) for name in PACKAGES},
+        "cuda": torch.version.cuda if device.startswith("cuda") else None,
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "date": time.strftime("%Y-%m-%d"),
     }
+
+
+def version(package: str) -> str | None:
+    """None where it is not installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def record(options: argparse.Namespace, results: object) -> None:

@@ -11,12 +11,12 @@ create_model, with CFII and plain, and can be repeated:
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
 import common
 import torch
+from cost import multiply_accumulates
 
 from cfii import create_model
 
@@ -63,23 +63,8 @@ def measure(name: str, options: dict) -> dict[str, float]:
     return {
         "parameters_M": common.millions(model),
         "neck_M": 0.0 if model.neck is None else common.millions(model.neck),
-        "GMACs": common.multiply_accumulates(model, images) / 1e9,
+        "GMACs": multiply_accumulates(model, images) / 1e9,
     }
-
-
-def parse_model(text: str) -> tuple[str, dict]:
-    """`name:key=value,key=value`, the values JSON or plain words."""
-    name, _, rest = text.partition(":")
-    options = {}
-    for pair in filter(None, rest.split(",")):
-        key, equals, value = pair.partition("=")
-        if not equals:
-            raise SystemExit(f"--model: expected NAME[:OPTION=VALUE,...], got {text!r}")
-        try:
-            options[key] = json.loads(value)
-        except json.JSONDecodeError:
-            options[key] = value
-    return name, options
 
 
 def run(table: dict) -> dict:
@@ -134,7 +119,7 @@ def main() -> None:
     options = parser.parse_args()
     results = {"Table 1": run(TABLE_1), "Table 4": run(TABLE_4), "Table 5": run(TABLE_5)}
     for text in options.model:
-        name, arguments = parse_model(text)
+        name, arguments = common.parse_model(text)
         asked = results.setdefault("Asked for", {})
         asked[f"{text}, plain"] = measure(name, {**arguments, "cfii": False})
         asked[f"{text} + CFII"] = measure(name, {**arguments, "cfii": True})

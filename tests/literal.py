@@ -110,3 +110,13 @@ def iterate(iterator, features, embeddings):
         interact = sit if isinstance(iterator.interaction[i], SIT) else cit
         embeddings[i], features[i] = interact(iterator.interaction[i], embeddings[i], features[i])
     return features, embeddings
+
+
+def neck(module, maps):
+    """Section 3: chunk, ECEG, iterate, hand on (all stages take part)."""
+    halves = [(f[:, : (f.shape[1] + 1) // 2], f[:, f.shape[1] // 2 :]) for f in maps]
+    pairs = [eceg(block, first) for block, (first, _) in zip(module.eceg, halves, strict=True)]
+    out, embeddings = iterate(module.iterator, [second for _, second in halves], [e for e, _ in pairs])
+    if module.rejoin:
+        out = [torch.cat([f[:, : f.shape[1] // 2], new], 1) for f, new in zip(maps, out, strict=True)]
+    return out, embeddings, [y for _, y in pairs]

@@ -12,23 +12,13 @@ def features(batch=2):
     return [torch.randn(batch, c, *size) for c, size in zip(WIDTHS, SIZES, strict=True)]
 
 
-def literal_neck(neck, maps):
-    """Section 3: chunk, ECEG, iterate, hand on (all stages take part)."""
-    halves = [(f[:, : (f.shape[1] + 1) // 2], f[:, f.shape[1] // 2 :]) for f in maps]
-    pairs = [literal.eceg(eceg, first) for eceg, (first, _) in zip(neck.eceg, halves, strict=True)]
-    out, embeddings = literal.iterate(neck.iterator, [second for _, second in halves], [e for e, _ in pairs])
-    if neck.rejoin:
-        out = [torch.cat([f[:, : f.shape[1] // 2], new], 1) for f, new in zip(maps, out, strict=True)]
-    return out, embeddings, [y for _, y in pairs]
-
-
 @pytest.mark.parametrize("rejoin", [True, False])
 def test_is_the_paper(rejoin):
     neck = CFIINeck(WIDTHS, STRIDES, 5, rejoin=rejoin)
-    assert_parity(neck, literal_neck, [features()], torch.float64)
+    assert_parity(neck, literal.neck, [features()], torch.float64)
     # In float32 the gradient of CIT's keys rests on the differences of nearly equal class embeddings: through
     # the whole chain the literal form itself is 1e-4 away from float64 there (ours, half of it).
-    assert_parity(neck, literal_neck, [features()], torch.float32, jointly=True)
+    assert_parity(neck, literal.neck, [features()], torch.float32, jointly=True)
 
 
 @pytest.mark.parametrize(("rejoin", "widths"), [(True, [8, 13, 16]), (False, [4, 7, 8])])
