@@ -1,9 +1,9 @@
 """Computations of pixels, block by block in memory that stays in the cache, keeping nothing but their inputs.
 
 Interaction at full resolution is a chain of cheap passes over large maps: norms, gates, products with a few
-vectors. On a CPU each pass would fetch its map from memory and write a new one. Here the chain runs on one block of
-pixels after the other, whose intermediate results stay in the cache, and the backward computes them again, block by
-block, instead of keeping them: less time, far less memory, the same results.
+vectors. On a CPU each pass would fetch its map from memory and write a new one. Here the chain runs on one block
+of pixels after the other, whose intermediate results stay in the cache, and the backward computes them again,
+block by block, instead of keeping them: less time, far less memory, the same results.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PRECISE = ({torch.float32}, {torch.float64})
 class Kernel(Protocol):
     """A computation that treats each pixel by itself.
 
-    `forward` takes maps (B, C, P) and what all pixels share, (B, ...), or (1, ...) if all samples do, too. It
+    `forward` takes maps (B, C, P), then what all pixels of a sample share, (B, ...), then what all samples share. It
     returns a map, followed by what it sums up (or takes the maximum of) over the pixels, (B, 1, ...) each.
 
     A kernel may have a `backward(gradients, *tensors)`, which returns the gradients of all tensors. Without one,
@@ -40,30 +40,48 @@ class Block(NamedTuple):
     index: int  # of this range of pixels
 
 
+class Inputs(NamedTuple):
+    """How many tensors of a kernel are maps, how many belong to a sample each; all samples share the rest."""
+
+    maps: int
+    samples: int
+
+    def part(self, i: int, x: Tensor, block: Block) -> Tensor:
+        """What a block sees of the i-th tensor."""
+        if i < self.maps:
+            return x[block.samples, :, block.pixels]
+        return x[block.samples] if i < self.maps + self.samples else x
+
+
 def blockwise(
-    kernel: Kernel, maps: Sequence[Tensor], others: Sequence[Tensor], recompute: bool = False
+    kernel: Kernel,
+    maps: Sequence[Tensor],
+    samples: Sequence[Tensor] = (),
+    shared: Sequence[Tensor] = (),
+    recompute: bool = False,
 ) -> tuple[Tensor, ...]:
-    """`kernel.forward(*maps, *others)`; on a CPU block by block, if the maps are large.
+    """`kernel.forward(*maps, *samples, *shared)`; on a CPU block by block, if the maps are large.
 
     Args:
         kernel: the computation.
         maps: (B, C, P).
-        others: what all pixels share.
+        samples: what all pixels of a sample share, (B, ...).
+        shared: what all samples share.
         recompute: keep only the inputs for the backward, on any device.
 
     Returns:
         The map, and the summaries as (B, blocks, ...).
     """
-    tensors = (*maps, *others)
+    tensors, inputs = (*maps, *samples, *shared), Inputs(len(maps), len(samples))
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return kernel.forward(*tensors)  # the compiler fuses, and knows by itself what is cheap to compute again
     blocks = [Block(slice(None), slice(None), 0)]
     if maps[0].device.type == "cpu" and maps[0].numel() >= LARGE:
-        blocks = cut(maps[0], widest=max(x.shape[1:-1].numel() for x in tensors))
+        blocks = cut(maps[0], widest=max(x.shape[-2] for x in tensors))
         recompute = recompute or len(blocks) > 1
     if recompute and torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
-        return Recomputed.apply(kernel, blocks, len(maps), *tensors)
-    return run(kernel, blocks, len(maps), tensors)
+        return Recomputed.apply(kernel, blocks, inputs, *tensors)
+    return run(kernel, blocks, inputs, tensors)
 
 
 def cut(x: Tensor, widest: int) -> list[Block]:
@@ -78,21 +96,14 @@ def cut(x: Tensor, widest: int) -> list[Block]:
     ]
 
 
-def view(x: Tensor, block: Block, is_map: bool) -> Tensor:
-    """What a block sees of a tensor."""
-    if is_map:
-        return x[block.samples, :, block.pixels]
-    return x[block.samples] if len(x) > 1 else x
-
-
-def run(kernel: Kernel, blocks: list[Block], num_maps: int, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+def run(kernel: Kernel, blocks: list[Block], inputs: Inputs, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """The kernel on all blocks, its results put together."""
     if len(blocks) == 1:
         return kernel.forward(*tensors)
     count, pixels = len(tensors[0]), tensors[0].shape[2]
     whole: list[Tensor] = []
     for block in blocks:
-        result, *summaries = kernel.forward(*(view(x, block, i < num_maps) for i, x in enumerate(tensors)))
+        result, *summaries = kernel.forward(*(inputs.part(i, x, block) for i, x in enumerate(tensors)))
         if not whole:
             channels = result.shape[1]
             if channels > 1 and result.stride(1) == 1:  # channels_last stays channels_last
@@ -111,52 +122,52 @@ class Recomputed(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, kernel: Kernel, blocks: list[Block], num_maps: int, *tensors: Tensor
+        ctx: Any, kernel: Kernel, blocks: list[Block], inputs: Inputs, *tensors: Tensor
     ) -> tuple[Tensor, ...]:
-        ctx.kernel, ctx.blocks, ctx.num_maps = kernel, blocks, num_maps
+        ctx.kernel, ctx.blocks, ctx.inputs = kernel, blocks, inputs
         device = tensors[0].device.type
         ctx.autocast = {"device_type": device, "enabled": False}
         if torch.is_autocast_enabled(device):
             ctx.autocast |= {"enabled": True, "dtype": torch.get_autocast_dtype(device)}
         ctx.save_for_backward(*tensors)
         ctx.set_materialize_grads(False)
-        results = run(kernel, blocks, num_maps, tensors)
+        results = run(kernel, blocks, inputs, tensors)
         ctx.shapes = [x.shape for x in results]
         return results
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        tensors, needed = ctx.saved_tensors, ctx.needs_input_grad[3:]
+        inputs, tensors, needed = ctx.inputs, ctx.saved_tensors, ctx.needs_input_grad[3:]
         if torch.is_grad_enabled():  # gradients of gradients are asked for: all blocks in one graph
             # Views, for one input may be made from another: the derivative is by each alone.
             tensors = [x.view_as(x) for x in tensors]
             with torch.autocast(**ctx.autocast):
-                results = run(ctx.kernel, ctx.blocks, ctx.num_maps, tensors)
+                results = run(ctx.kernel, ctx.blocks, inputs, tensors)
             return None, None, None, *differentiate(results, gradients, tensors, needed, create_graph=True)
         # Each pixel of a map belongs to one block; what pixels share receives from all of them.
         totals = [
-            None if not need else torch.empty_like(x) if i < ctx.num_maps else torch.zeros_like(x)
+            None if not need else torch.empty_like(x) if i < inputs.maps else torch.zeros_like(x)
             for i, (x, need) in enumerate(zip(tensors, needed, strict=True))
         ]
         for block in ctx.blocks:
-            parts = [view(x, block, i < ctx.num_maps).detach() for i, x in enumerate(tensors)]
+            parts = [inputs.part(i, x, block).detach() for i, x in enumerate(tensors)]
             found = derive(ctx, parts, [part_of(g, block, i == 0) for i, g in enumerate(gradients)], needed)
-            for i, (total, part, gradient) in enumerate(zip(totals, parts, found, strict=True)):
+            for i, (total, gradient) in enumerate(zip(totals, found, strict=True)):
                 if total is None:
                     continue
-                if i < ctx.num_maps:
-                    view(total, block, True).copy_(total.new_zeros(()) if gradient is None else gradient)
+                part = inputs.part(i, total, block)
+                if i < inputs.maps:
+                    part.copy_(part.new_zeros(()) if gradient is None else gradient)
                 elif gradient is not None:
-                    shared = len(part) == 1 < len(gradient)  # a weight receives from all samples of the block
-                    view(total, block, False).add_(gradient.sum(0, keepdim=True) if shared else gradient)
+                    part.add_(gradient.sum_to_size(part.shape))  # shared: the sum over the samples
         return None, None, None, *totals
 
 
 def part_of(gradient: Tensor | None, block: Block, is_map: bool) -> Tensor | None:
     """A block's part of the gradient of a result; of a summary (B, blocks, ...) its own (B, 1, ...)."""
-    if gradient is None or is_map:
-        return gradient if gradient is None else view(gradient, block, True)
-    return gradient[block.samples, block.index, None]
+    if gradient is None:
+        return None
+    return gradient[block.samples, :, block.pixels] if is_map else gradient[block.samples, block.index, None]
 
 
 def derive(

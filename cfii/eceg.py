@@ -50,7 +50,7 @@ class CSA(nn.Module):
 
     def spatial_gate(self, features: Tensor, channel_gate: Tensor) -> Tensor:
         """M_s, (B, 1, H, W)."""
-        (pooled,) = blockwise(Pool, [features.flatten(2)], [channel_gate[..., None]], self.recompute)
+        (pooled,) = blockwise(Pool, [features.flatten(2)], [channel_gate[..., None]], recompute=self.recompute)
         pooled = pooled.unflatten(2, features.shape[2:])
         # In this layout a CPU computes the gradient of so narrow a map five times as fast.
         return torch.sigmoid(self.conv(pooled.contiguous(memory_format=torch.channels_last)))
@@ -114,7 +114,7 @@ class ECEG(nn.Module):
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         require_map(features, self.channels, "features")
         size, count = features.shape[2:], features[0, 0].numel()
-        f, peak, total = blockwise(Compress, [features.flatten(2)], self.phi.shared(), self.recompute)
+        f, peak, total = blockwise(Compress, [features.flatten(2)], [], self.phi.weights(), self.recompute)
         mean = total.sum(1) / count  # of F'  (B, C/2)
         channel_gate = self.csa.channel_gate(mean.to(f.dtype), peak.amax(1))
         spatial_gate = self.csa.spatial_gate(f.unflatten(2, size), channel_gate)
@@ -125,8 +125,8 @@ class ECEG(nn.Module):
         # Equation 5: the coarse class maps, and the sums of equations 6-8.
         classify = self.phi2.matrix @ self.phi1.matrix  # (N, C)
         offset = self.phi2.matrix @ (self.phi1.matrix @ self.project.bias + self.phi1.bias) + self.phi2.bias
-        weights = [(classify @ project_plain)[None], classify @ project_gated, offset[None, :, None]]  # A, B, c
-        class_logits, *sums = blockwise(Classify, [f, spatial_gate.flatten(2)], weights, self.recompute)
+        a, b, c = classify @ project_plain, classify @ project_gated, offset[:, None]
+        class_logits, *sums = blockwise(Classify, [f, spatial_gate.flatten(2)], [b], [a, c], self.recompute)
         means = [mean[:, None], *(x.sum(1) / count for x in sums)]
         mean, mean_plain, mean_gated, mean_gates, mean_u = (x.to(f.dtype) for x in means)
 

@@ -35,7 +35,7 @@ class FFN(nn.Module):
         """The weights for `cfii.kernels.add_ffn`: LayerNorm's are folded into fc1's."""
         matrix = self.fc1.weight * self.norm.weight
         bias = F.linear(self.norm.bias, self.fc1.weight, self.fc1.bias)
-        return [matrix[None], bias[None, :, None], self.fc2.weight[None], self.fc2.bias[None, :, None]]
+        return [matrix, bias[:, None], self.fc2.weight, self.fc2.bias[:, None]]
 
 
 class Interaction(nn.Module):
@@ -152,11 +152,12 @@ class CIT(Interaction):
         k = self.split_heads(self.k(e - e.mean(1, keepdim=True))) * (self.channels // self.num_heads) ** -0.5
         v = self.split_heads(self.v(e))  # (B, h, N, D)
         fold = (self.num_heads - 1) * n < self.channels
-        kernel, weights = (
-            (Interact(self.num_heads), self.fold(k, v)) if fold else (InteractInOrder(), self.in_order(k, v))
-        )
-        weights += self.ffn.folded()
-        f, pooled, total = blockwise(kernel, [features.flatten(2)], weights, self.recompute)
+        if fold:
+            kernel, samples, shared = Interact(self.num_heads), self.fold(k, v), []
+        else:
+            kernel, samples, shared = InteractInOrder(), [k, v.mT], self.in_order()
+        shared += self.ffn.folded()
+        f, pooled, total = blockwise(kernel, [features.flatten(2)], samples, shared, self.recompute)
         pooled, total = (x.sum(1).unflatten(1, (self.num_heads, n)) for x in (pooled, total[..., None]))
         clamped = total.clamp_min(UNATTENDED)  # (B, h, N, 1)
         # Mean queries (B, h, N, D), or mean pixels (B, h, N, C) if folded.
@@ -185,20 +186,18 @@ class CIT(Interaction):
         """W_q by heads, (h, D, C)."""
         return rearrange(self.q.weight, "(h d) c -> h d c", h=self.num_heads)
 
-    def in_order(self, k: Tensor, v: Tensor) -> list[Tensor]:
-        """For `InteractInOrder`."""
-        matrix_q = self.q.weight * self.norm.weight
+    def in_order(self) -> list[Tensor]:
+        """For `InteractInOrder`: φ_q, with LayerNorm in it, and the output projection."""
         bias_q = F.linear(self.norm.bias, self.q.weight, self.q.bias)
-        out = [self.out.weight[None], self.out.bias[None, :, None]]
-        return [matrix_q[None], bias_q[None, :, None], k, v.mT, *out]
+        return [self.q.weight * self.norm.weight, bias_q[:, None], self.out.weight, self.out.bias[:, None]]
 
 
 class InteractInOrder:
-    """`cfii.kernels.Interact`, but equation 14 in its own order, for many heads: it sums up queries, not pixels."""
+    """`cfii.kernels.Interact`, with equation 14 in its own order, for many heads. Sums up queries, not pixels."""
 
     @staticmethod
     def forward(
-        x: Tensor, w_q: Tensor, b_q: Tensor, k: Tensor, v: Tensor, w_out: Tensor, b_out: Tensor, *ffn: Tensor
+        x: Tensor, k: Tensor, v: Tensor, w_q: Tensor, b_q: Tensor, w_out: Tensor, b_out: Tensor, *ffn: Tensor
     ) -> tuple[Tensor, ...]:
         q = linear(standardise(x), w_q, b_q).unflatten(1, (k.shape[1], -1))  # (B, h, D, P)
         attention = torch.softmax(k @ q, 2)  # (B, h, N, P)

@@ -1,9 +1,11 @@
 """What ECEG, CIT and FEU do at every pixel, and the derivatives of it, on blocks of pixels.
 
 A kernel's `forward` is the formula of its equations on maps (B, C, P) and on what all pixels share; it returns a
-map and sums (or maxima) over the pixels, (B, 1, ...), see `cfii.blockwise`. Its `backward` computes the intermediate
-results again, in place where it can, while the block is in the cache: about twice as fast as autograd on the same
-block. Where several channels are the largest, they share the gradient equally.
+map and sums (or maxima) over the pixels, (B, 1, ...), see `cfii.blockwise`. Its `backward` computes the
+intermediate results again, in place where it can, while the block is in the cache: about twice as fast as
+autograd on the same block. Where several channels are the largest, they share the gradient equally.
+
+Weights that all samples share come as (D, C) and (D, 1) and receive a gradient for each sample.
 """
 
 from __future__ import annotations
@@ -64,13 +66,13 @@ class Pool:
 
 
 class Classify:
-    r"""Equation 5, the class maps $Y = A F' + B U + c$ with $U = M_s \otimes F'$, and the sums of equations 6 to 8.
+    r"""Equation 5, class maps $Y = A F' + B U + c$ with $U = M_s \otimes F'$, and the sums of equations 6 to 8.
 
     With $g = \sigma(Y)$: $\sum_p g F'$, $\sum_p g U$ (B, 1, N, C), $\sum_p g$ (B, 1, N), $\sum_p U$ (B, 1, C).
     """
 
     @staticmethod
-    def forward(f: Tensor, gate: Tensor, a: Tensor, b: Tensor, c: Tensor) -> Tensors:
+    def forward(f: Tensor, gate: Tensor, b: Tensor, a: Tensor, c: Tensor) -> Tensors:
         u = f * gate
         y = add_linear(linear(f, a, c), u, b)
         g = torch.sigmoid(y)
@@ -78,7 +80,7 @@ class Classify:
         return y, *(x[:, None] for x in sums)
 
     @staticmethod
-    def backward(gradients: Tensors, f: Tensor, gate: Tensor, a: Tensor, b: Tensor, c: Tensor) -> Tensors:
+    def backward(gradients: Tensors, f: Tensor, gate: Tensor, b: Tensor, a: Tensor, c: Tensor) -> Tensors:
         g_y, *sums = gradients
         g_plain, g_gated, g_gates, g_u = (x[:, 0] for x in sums)
         u = f * gate
@@ -88,15 +90,15 @@ class Classify:
         g_u = add_linear(linear(g, g_gated.mT, g_u[..., None]), g_y, b.mT)
         g_f = add_linear(transform(g_plain.mT, g), g_y, a.mT).addcmul_(g_u, gate)
         g_s = channel_mean(g_u.mul_(f)) * f.shape[1]
-        return g_f, g_s, product(g_y, f.mT), product(g_y, u.mT), pixel_sum(g_y)[..., None]
+        return g_f, g_s, product(g_y, u.mT), product(g_y, f.mT), pixel_sum(g_y)[..., None]
 
 
 class Select:
     r"""Equations 17 and 18: the spatial gate's logits (B, 1, P), and maximum and sum over the pixels of $A_c$.
 
-    Maximum and mean over the channels of $A_s = [a; b]$, with $a = \phi(F'_i)$ and $b = \phi(F_{i-1})$, come from those
-    of a and of b, so that the concatenation is never made; $A_c = a + b$. Weights are $\phi$ of a and of b and the
-    gate's (w, c), with a bias each.
+    Maximum and mean over the channels of $A_s = [a; b]$, with $a = \phi(F'_i)$ and $b = \phi(F_{i-1})$, come from
+    those of a and of b, so that the concatenation is never made; $A_c = a + b$. The weights are those of $\phi$ for a,
+    of $\phi$ for b and of the gate (w, c), each with its bias.
     """
 
     @staticmethod
@@ -104,7 +106,7 @@ class Select:
         phi_deep, bias_deep, phi, bias, w, c = weights
         a, b = linear(deep, phi_deep, bias_deep), linear(x, phi, bias)
         total = a + b
-        w_max, w_mean = w.split(1, 2)  # (1, 1, 1) each
+        w_max, w_mean = w.split(1, 1)  # (1, 1) each
         logits = w_max * torch.maximum(channel_max(a), channel_max(b)) + w_mean / 2 * channel_mean(total) + c
         return logits, pixel_max(total)[:, None], pixel_sum(total)[:, None]
 
@@ -114,7 +116,7 @@ class Select:
         phi_deep, bias_deep, phi, bias, w, _ = weights
         a, b = linear(deep, phi_deep, bias_deep), linear(x, phi, bias)
         total, channels = a + b, x.shape[1]
-        w_max, w_mean = w.split(1, 2)
+        w_max, w_mean = w.split(1, 1)
         peak = torch.maximum(a.amax(1, keepdim=True), b.amax(1, keepdim=True))
         g_w = torch.cat([(g * peak).sum(2), (g * channel_mean(total)).sum(2) / 2], 1)[:, None]
         common = add_at_maximum(w_mean / (2 * channels) * g + g_sum.mT, total, g_max)

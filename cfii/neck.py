@@ -154,7 +154,7 @@ class CFIINeck(nn.Module):
         return out, embeddings, class_logits
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Keep only the inputs of what is done at each pixel (ECEG, CIT, FEU), to compute it again in the backward.
+        """Keep only the inputs of what is done at each pixel (ECEG, CIT, FEU); compute it again in the backward.
 
         It trades time for memory, mostly at full resolution. On a CPU large maps are treated so anyway, as it
         saves time there; a compiler decides for itself what to keep.

@@ -1,10 +1,10 @@
 """Linear algebra on pixels, in whichever memory layout the map arrives.
 
 The parts of the paper that touch every pixel reduce to a few operations on a map as a matrix of channels and
-pixels, (B, C, P): a linear map of the channels, a norm or a maximum over them, a weighted sum over the pixels. A map
-in PyTorch's usual layout has its pixels side by side in memory, a `channels_last` map its channels; each operation
-works on either without a copy and answers in the same layout. They are kept here so that the modules read like
-their equations.
+pixels, (B, C, P): a linear map of the channels, a norm or a maximum over them, a weighted sum over the pixels. A
+map in PyTorch's usual layout has its pixels side by side in memory, a `channels_last` map its channels; each
+operation works on either without a copy and answers in the same layout. They are kept here so that the modules
+read like their equations.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ class Conv1x1(nn.Conv2d):
         """The weight as a (D, C) matrix."""
         return self.weight.flatten(1)
 
-    def shared(self) -> list[Tensor]:
-        """The weight (1, D, C) and the bias (1, D, 1), as what all samples share."""
-        return [self.matrix[None], self.bias[None, :, None]]
+    def weights(self) -> list[Tensor]:
+        """The matrix (D, C) and the bias (D, 1), for `linear`."""
+        return [self.matrix, self.bias[:, None]]
 
     def forward(self, x: Tensor) -> Tensor:
-        return linear(x.flatten(2), *self.shared()).unflatten(2, x.shape[2:])
+        return linear(x.flatten(2), *self.weights()).unflatten(2, x.shape[2:])
 
 
 def channels_are_inner(x: Tensor) -> bool:
@@ -51,43 +51,48 @@ def channels_are_inner(x: Tensor) -> bool:
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
-    """a b: (1 or B, M, K), (B, K, L) -> (B, M, L)."""
-    if len(b) == 1 and not torch.compiler.is_compiling():
-        return torch.mm(a[0], b[0])[None]  # on several threads, unlike a batch of one
-    return torch.bmm(a.expand(len(b), -1, -1), b)
+    """a b: (M, K) or (B, M, K), (B, K, L) -> (B, M, L)."""
+    if not torch.compiler.is_compiling() and len(b) == 1:
+        return torch.mm(a.reshape(a.shape[-2:]), b[0])[None]  # on several threads, unlike a batch of one
+    return torch.bmm(for_each(a, b), b)
 
 
 def add_product(total: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """total + a b, the total (1 or B, M or 1, L or 1)."""
-    if len(b) == 1 and not torch.compiler.is_compiling():
-        return torch.addmm(total[0], a[0], b[0])[None]
-    return torch.baddbmm(total, a.expand(len(b), -1, -1), b)
+    """total + a b, the total like the product, or what broadcasts to it."""
+    if not torch.compiler.is_compiling() and len(b) == 1:
+        return torch.addmm(*(x.reshape(x.shape[-2:]) for x in (total, a, b)))[None]
+    return torch.baddbmm(total, for_each(a, b), b)
+
+
+def for_each(matrix: Tensor, x: Tensor) -> Tensor:
+    """A matrix for each of x's samples."""
+    return matrix if matrix.ndim == 3 else matrix.expand(len(x), -1, -1)
 
 
 def linear(x: Tensor, matrix: Tensor, bias: Tensor) -> Tensor:
-    """matrix x + bias at every pixel: (B, C, P), (1 or B, D, C), (1 or B, D, 1) -> (B, D, P)."""
+    """matrix x + bias at every pixel: (B, C, P), (D, C), (D, 1) -> (B, D, P); or a matrix and bias a sample."""
     if not channels_are_inner(x):
         return add_product(bias, matrix, x)
-    if len(matrix) == len(bias) == 1:
-        return F.linear(x.mT, matrix[0], bias[0, :, 0]).mT
-    return torch.baddbmm(bias.mT, x.mT, matrix.mT.expand(len(x), -1, -1)).mT
+    if matrix.ndim == bias.ndim == 2:
+        return F.linear(x.mT, matrix, bias[:, 0]).mT
+    return torch.baddbmm(bias.mT, x.mT, for_each(matrix, x).mT).mT
 
 
 def add_linear(y: Tensor, x: Tensor, matrix: Tensor, bias: Tensor | None = None) -> Tensor:
-    """y + matrix x + bias: (B, D, P), (B, C, P), (1 or B, D, C), (1, D, 1) -> (B, D, P)."""
+    """y + matrix x + bias, the last two as in `linear`: (B, D, P), (B, C, P) -> (B, D, P)."""
     if not channels_are_inner(x):
         total = add_product(y, matrix, x)
         return total if bias is None else total.add_(bias)
-    if len(matrix) == 1:
-        return y + F.linear(x.mT, matrix[0], None if bias is None else bias[0, :, 0]).mT
+    if matrix.ndim == 2:
+        return y + F.linear(x.mT, matrix, None if bias is None else bias[:, 0]).mT
     total = torch.baddbmm(y.mT, x.mT, matrix.mT).mT
     return total if bias is None else total + bias
 
 
 def transform(matrix: Tensor, x: Tensor) -> Tensor:
-    """matrix x: (1 or B, D, C), (B, C, P) -> (B, D, P)."""
+    """matrix x, the matrix as in `linear`: (B, C, P) -> (B, D, P)."""
     if channels_are_inner(x):
-        return torch.bmm(x.mT, matrix.mT.expand(len(x), -1, -1)).mT
+        return torch.bmm(x.mT, for_each(matrix, x).mT).mT
     return product(matrix, x)
 
 
@@ -96,7 +101,7 @@ def channel_mean(x: Tensor) -> Tensor:
     if channels_are_inner(x):
         return x.mean(1, keepdim=True)
     # On a CPU, as a product, several times faster than a reduction over an outer dimension.
-    return product(x.new_full((1, 1, x.shape[1]), 1 / x.shape[1]), x)
+    return product(x.new_full((1, x.shape[1]), 1 / x.shape[1]), x)
 
 
 def standardise(x: Tensor) -> Tensor:

@@ -110,9 +110,9 @@ class FEU(nn.Module):
         require_same("features", features.shape[:1], "deep_features", deep_features.shape[:1])
         size, x = features.shape[2:], features.flatten(2)
         deep = F.interpolate(self.reduce(deep_features), size, mode="bilinear").flatten(2)  # (B, C, HW)
-        weights = [w for phi in (self.phi_deep, self.phi, self.spatial) for w in phi.shared()]
-        logits, peaks, sums = blockwise(Select, [deep, x], weights, self.recompute)
+        weights = [w for phi in (self.phi_deep, self.phi, self.spatial) for w in phi.weights()]
+        logits, peaks, sums = blockwise(Select, [deep, x], [], weights, self.recompute)
         pooled = peaks.amax(1) + (sums.sum(1) / x.shape[2]).to(peaks.dtype)  # P_max + P_avg of A_c  (B, C)
         channel_gate = torch.sigmoid(self.channel(pooled))[:, :, None]
-        (merged,) = blockwise(Merge, [torch.sigmoid(logits), x, deep], [channel_gate], self.recompute)
+        (merged,) = blockwise(Merge, [torch.sigmoid(logits), x, deep], [channel_gate], recompute=self.recompute)
         return merged.unflatten(2, size)

@@ -193,7 +193,7 @@ class Codec(nn.Module):
         self.encoder.requires_grad_(True).train(self.training)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Trade time for memory in training: `CFIINeck.set_grad_checkpointing`, and the encoder's own (timm's)."""
+        """Trade time for memory in training: the neck's `set_grad_checkpointing`, and the encoder's (timm's)."""
         if self.neck is not None:
             self.neck.set_grad_checkpointing(enable)
         own = getattr(self.encoder, "set_grad_checkpointing", None)
