@@ -76,7 +76,7 @@ def blockwise(
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return kernel.forward(*tensors)  # the compiler fuses, and knows by itself what is cheap to compute again
     blocks = [Block(slice(None), slice(None), 0)]
-    if maps[0].device.type == "cpu" and maps[0].numel() >= LARGE:
+    if maps[0].device.type == "cpu" and max(x.numel() for x in maps) >= LARGE:
         blocks = cut(maps[0], widest=max(x.shape[-2] for x in tensors))
         recompute = recompute or len(blocks) > 1
     if recompute and torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
