@@ -20,6 +20,8 @@ ORDER = [
     "losses",
     "codecs",
     "training",
+    "formats",
+    "export",
     "__main__",
 ]
 
