@@ -37,7 +37,7 @@ class TestFPN(SMPContract):
 
 
 class TestPSPNet(SMPContract):
-    """Its pooling to 2 × 2 and more has other windows at every size, which the ONNX exporter fixes to those of its
+    """Its pooling to 2 × 2 and more has new windows at every size, which the ONNX exporter fixes to those of the
     example: onnxruntime fails on others."""
 
     onnx = "one size"
