@@ -68,7 +68,7 @@ def try_sizes(name: str, image_size: tuple[int, int] | None, **options: Any) -> 
 
 
 def build_trial(name: str, options: Mapping[str, Any]) -> nn.Module:
-    """On the meta device; for real where timm computes with values while it builds, as before 1.0.20."""
+    """On the meta device; for real where timm computes with values while it builds (1.0.8)."""
     try:
         with torch.device("meta"):
             return timm.create_model(name, **options)
