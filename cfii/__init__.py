@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from cfii.eceg import CSA, ECEG
+from cfii.export import Exported, export
 from cfii.interaction import CIT, SIT
 from cfii.iterator import InteractiveIterator
 from cfii.losses import CFIILoss
@@ -29,8 +30,10 @@ __all__ = [
     "CFIINeck",
     "CFIIOutput",
     "CFIIWrapper",
+    "Exported",
     "InteractiveIterator",
     "create_model",
+    "export",
     "from_pretrained",
     "list_models",
 ]

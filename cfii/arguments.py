@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Sequence
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -67,7 +68,7 @@ def require_size(name: str, size: object) -> tuple[int, int] | None:
 
 def require_stage_list(name: str, stages: object, count: int) -> list[Tensor]:
     """A list of `count` tensors, one a stage."""
-    if isinstance(stages, Tensor | str) or not isinstance(stages, Sequence):
+    if isinstance(stages, (Tensor, str)) or not isinstance(stages, Sequence):  # torch 2.4 compiles no union here
         raise TypeError(f"{name}: expected a list of {count} stages, got {describe(stages)}")
     if len(stages) != count:
         raise ValueError(f"{name}: expected {count} stages, got {len(stages)}")
@@ -102,6 +103,14 @@ def require_same(name: str, sizes: Sequence[int], other: str, other_sizes: Seque
     if not torch.compiler.is_compiling() and tuple(sizes) != tuple(other_sizes):
         what = "batch" if len(sizes) == 1 else "batch and classes"
         raise ValueError(f"{name}: expected the {what} of {other}, {tuple(other_sizes)}, got {tuple(sizes)}")
+
+
+def refuse_scripting(module: object) -> NoReturn:
+    """As the method `__prepare_scriptable__`, which torch.jit.script calls on a module and all those inside."""
+    raise TypeError(
+        f"torch.jit.script: {type(module).__name__} is not written in TorchScript's subset of Python; use "
+        'cfii.export(model, "model.onnx") or ".pt2", torch.export.export or torch.compile (torch.jit.trace works)'
+    )
 
 
 def describe(x: object) -> str:

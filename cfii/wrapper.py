@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from cfii import features, probe
 from cfii.arguments import (
     describe,
+    refuse_scripting,
     require_count,
     require_flag,
     require_floats,
@@ -60,6 +61,7 @@ class Codec(nn.Module):
     neck: CFIINeck | None
     decoder: nn.Module
     head: nn.Module | None
+    __prepare_scriptable__ = refuse_scripting
 
     def assemble(
         self,

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import importlib
+import importlib.util
+import warnings
 
 import pytest
 import torch
@@ -11,6 +14,8 @@ import cfii
 from cfii import create_model
 
 CLASSES = 4
+# torch finds dynamic sizes by itself from 2.6 on; before, it compiles and exports for one size at a time.
+FINDS_SIZES = hasattr(torch.export.Dim, "DYNAMIC")
 
 
 def millions(model):
@@ -35,6 +40,7 @@ class CodecContract:
     # Flags: what a codec cannot do is stated in its test class, with the reason.
     compiles = "any size"  # torch.compile as a whole graph, for "any size" or for "one size"
     exports = "any size"  # torch.export, likewise
+    onnx = "any size"  # cfii.export, likewise, and for images of any batch
 
     @classmethod
     def build(cls, **options):
@@ -101,7 +107,7 @@ class CodecContract:
     @torch.no_grad()
     def test_compiles(self, model, images):
         torch._dynamo.reset()
-        any_size = self.compiles == "any size"
+        any_size = self.compiles == "any size" and FINDS_SIZES
         compiled = torch.compile(model, fullgraph=True, dynamic=any_size, backend="eager")
         for x in (images, torch.randn(3, 3, *self.odd_size)) if any_size else (images,):
             torch.testing.assert_close(compiled(x), model(x), rtol=1e-4, atol=1e-4)
@@ -109,11 +115,34 @@ class CodecContract:
     @torch.no_grad()
     def test_exports(self, model, images):
         shapes, other = None, torch.randn_like(images)
-        if self.exports == "any size":
-            if not hasattr(torch.export.Dim, "DYNAMIC"):
-                pytest.skip("torch.export finds dynamic sizes by itself from torch 2.6 on")
+        if self.exports == "any size" and FINDS_SIZES:
             dynamic = torch.export.Dim.DYNAMIC
             shapes = {"images": {0: dynamic, 2: dynamic, 3: dynamic}}
             other = torch.randn(3, 3, *self.odd_size)
         program = torch.export.export(model, (images,), dynamic_shapes=shapes).module()
         torch.testing.assert_close(program(other), model(other), rtol=1e-4, atol=1e-4)
+
+    def test_onnx(self, model, tmp_path, monkeypatch):
+        """`cfii.export` itself compares with onnxruntime, on other batches and sizes, to 1e-4 of the logits."""
+        check_onnx(model, tmp_path, monkeypatch, self.size[0], self.onnx)
+
+
+def check_onnx(model, folder, monkeypatch, size, expected):
+    """Export for images about `size`, and compare once more at a size of this test's own."""
+    if not (FINDS_SIZES and importlib.util.find_spec("onnxruntime")):
+        pytest.skip("ONNX needs torch 2.6 and the packages of cfii[export]")
+    if expected == "one size":  # no need to wait, where the attempt at any size has no end
+        monkeypatch.setattr(importlib.import_module("cfii.export"), "PATIENCE", 10.0)
+    file = folder / "model.onnx"
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        exported = cfii.export(model, file, image_size=size)
+    assert [str(w.message) for w in said if "images of" in str(w.message)] == [] or expected == "one size"
+    assert exported.dynamic_axes == (("batch", "height", "width") if expected == "any size" else ("batch",))
+    run = importlib.import_module("cfii.formats").load_onnx(file)
+    images = torch.randn(2, model.in_channels, size, size)
+    if expected == "any size":
+        images = torch.randn(2, model.in_channels, size + 7, size + 50)
+    with torch.no_grad():
+        logits = model.eval()(images)
+    assert (run(images) - logits).abs().max() <= 1e-4 * logits.abs().max()

@@ -108,6 +108,8 @@ class Sum(nn.Module):
 )
 @pytest.mark.parametrize("built", [True, False])
 def test_timm_pyramids(name, options, size, built):
+    if not timm.is_model(name):
+        pytest.skip(f"timm {timm.__version__} has no {name}")
     encoder = timm.create_model(name, features_only=True, pretrained=False, **options)
     widths = encoder.feature_info.channels()
     model = CFIIWrapper(encoder, Sum(widths) if built else Sum, 3)

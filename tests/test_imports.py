@@ -21,6 +21,8 @@ ORDER = [
     "losses",
     "codecs",
     "training",
+    "formats",
+    "export",
     "__main__",
 ]
 

@@ -17,6 +17,7 @@ settings.load_profile("cfii")
 
 WIDTHS, CLASSES, SIDES, BATCHES = st.integers(3, 17), st.integers(2, 7), st.integers(1, 13), st.integers(1, 4)
 SEEDS = st.integers(0, 2**16)
+DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 
 
 def close(a, b):
@@ -99,6 +100,40 @@ def test_a_network_keeps_sizes_and_looks_at_each_image_alone(h, w, b, n, with_cf
         close(model(images[:1]), logits[:1])
         batch = torch.randperm(b)
         close(model(images[batch]), logits[batch])
+
+
+@given(st.sampled_from(["cpu", "meta"]), st.sampled_from(DTYPES), WIDTHS, WIDTHS, CLASSES, SIDES, SIDES, BATCHES)
+def test_modules_keep_device_and_dtype(device, dtype, deep, c, n, h, w, b):
+    """And shapes: those of the inputs, or as the class says."""
+    like = {"device": device, "dtype": dtype}
+    e, f = torch.zeros(b, n, c, **like), torch.zeros(b, c, h, w, **like)
+    deep_e, deep_f = torch.zeros(b, n, deep, **like), torch.zeros(b, deep, (h + 1) // 2, (w + 1) // 2, **like)
+    for module, inputs, shapes in (
+        (ECEG(c, n), (f,), [(b, n, c), (b, n, h, w)]),
+        (SIT(c), (e, f), [e.shape, f.shape]),
+        (CIT(c), (e, f), [e.shape, f.shape]),
+        (CEU(deep, c), (deep_e, e), [e.shape]),
+        (FEU(deep, c), (deep_f, f), [f.shape]),
+    ):
+        with torch.no_grad():
+            outputs = module.to(**like)(*inputs)
+        outputs = [outputs] if isinstance(outputs, torch.Tensor) else outputs
+        assert [x.shape for x in outputs] == shapes
+        assert all(x.dtype == dtype and x.device.type == device for x in outputs)
+
+
+@given(st.integers(1, 70), st.integers(1, 70), st.integers(0, 40), st.integers(0, 40))
+def test_outputs_grow_with_images(h, w, more_h, more_w):
+    """No stage's map of a larger image is smaller."""
+    with torch.device("meta"):
+        model = create_model("resunet", 2, in_channels=1, widths=(4, 6, 8)).eval()
+        small, large = (
+            model(torch.empty(1, 1, *size), return_aux=True) for size in ((h, w), (h + more_h, w + more_w))
+        )
+    assert small.logits.shape[2:] == (h, w) and large.logits.shape[2:] == (h + more_h, w + more_w)
+    for a, b in zip(small.class_logits, large.class_logits, strict=True):
+        assert a.shape[2] <= b.shape[2] and a.shape[3] <= b.shape[3]
+    assert [e.shape for e in small.embeddings] == [e.shape for e in large.embeddings]
 
 
 @given(st.lists(WIDTHS, min_size=1, max_size=3), CLASSES, st.sampled_from(["explicit", "learned"]), SEEDS)

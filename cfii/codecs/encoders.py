@@ -53,7 +53,7 @@ def unknown_name(name: str, source: str, names: Sequence[str]) -> ValueError:
 
 
 def try_sizes(name: str, image_size: tuple[int, int] | None, **options: Any) -> tuple[nn.Module, dict[str, Any]]:
-    """A timm model on the meta device, and the options with which it is made for `image_size` if one is given,
+    """A timm model for a look, and the options with which it is made for `image_size` if one is given,
     and accepts as many sizes as it can.
 
     Which of timm's options for this a model knows, no attribute says: each is tried.
@@ -61,11 +61,19 @@ def try_sizes(name: str, image_size: tuple[int, int] | None, **options: Any) -> 
     made_for = ({"img_size": image_size}, {}) if image_size else ({},)
     for size, flexible in itertools.product(made_for, FLEXIBLE):
         try:
-            with torch.device("meta"):
-                return timm.create_model(name, **options | size | flexible), size | flexible
+            return build_trial(name, options | size | flexible), size | flexible
         except TypeError as error:  # an option that this model does not know
             failure = error
     raise failure  # also without any of ours: what is wrong is one of the caller's
+
+
+def build_trial(name: str, options: Mapping[str, Any]) -> nn.Module:
+    """On the meta device; for real where timm computes with values while it builds (1.0.8)."""
+    try:
+        with torch.device("meta"):
+            return timm.create_model(name, **options)
+    except RuntimeError:
+        return timm.create_model(name, **options)
 
 
 def pyramid_encoder(

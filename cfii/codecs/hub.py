@@ -73,6 +73,8 @@ class HubMixin(PyTorchModelHubMixin, library_name="cfii", tags=["image-segmentat
         map_location: str = "cpu",
         **arguments: Any,
     ) -> HubMixin:
+        # huggingface_hub before 1.0 hands these on too, for its own download.
+        older = {name: arguments.pop(name) for name in ("proxies", "resume_download") if name in arguments}
         if os.path.isdir(model_id):
             file = os.path.join(model_id, WEIGHTS)
         else:
@@ -84,6 +86,7 @@ class HubMixin(PyTorchModelHubMixin, library_name="cfii", tags=["image-segmentat
                 force_download=force_download,
                 local_files_only=local_files_only,
                 token=token,
+                **older,
             )
         if arguments.get("encoder_weights"):  # about to be replaced: neither fetched nor needed
             arguments["encoder_weights"] = None

@@ -134,7 +134,7 @@ def main() -> None:
             seed_everything_default=1234,
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
-            parser_kwargs={"prog": "cfii"},
+            parser_kwargs={"prog": "cfii", "epilog": "Beside these: cfii export MODEL (see its --help)"},
         )
     except (DataError, SettingsError, MisconfigurationException) as error:
         fail(error)

@@ -102,7 +102,7 @@ def save(figure: Figure, file: str | Path) -> None:
 def palette(count: int) -> ListedColormap:
     """One colour a class, distinct for as many as there are."""
     if count <= 10:
-        return ListedColormap(colormaps["tab10"].colors[:count])
+        return ListedColormap(list(colormaps["tab10"].colors[:count]))  # a tuple of two would be (colour, alpha)
     return ListedColormap(colormaps["nipy_spectral"](np.linspace(0.05, 0.95, count)))
 
 

@@ -10,7 +10,7 @@ class TestSwinUNet(CodecContract):
     """timm computes its windows' masks from the size: torch does not come to an end with symbols for sizes."""
 
     name = "swinunet"
-    compiles = exports = "one size"
+    compiles = exports = onnx = "one size"
 
 
 @pytest.mark.parametrize("in_channels", [1, 3])

@@ -31,7 +31,7 @@ class TestSwin(CodecContract):
     """(B, H, W, C). For its flags see test_swinunet.py."""
 
     name = "timm-unet"
-    compiles = exports = "one size"
+    compiles = exports = onnx = "one size"
     options = {"encoder_name": "swin_tiny_patch4_window7_224", "image_size": (64, 96)}
 
 
