@@ -24,8 +24,8 @@ PRECISE = ({torch.float32}, {torch.float64})
 class Kernel(Protocol):
     """A computation that treats each pixel by itself.
 
-    `forward` takes maps (B, C, P), then what all pixels of a sample share, (B, ...), then what all samples share. It
-    returns a map, followed by what it sums up (or takes the maximum of) over the pixels, (B, 1, ...) each.
+    `forward` takes maps (B, C, P), then what all pixels of a sample share, (B, ...), then what all samples share.
+    It returns a map, followed by what it sums up (or takes the maximum of) over the pixels, (B, 1, ...) each.
 
     A kernel may have a `backward(gradients, *tensors)`, which returns the gradients of all tensors. Without one,
     and for what it is not made for (autocast, half precision, gradients of gradients), autograd derives it.

@@ -97,8 +97,8 @@ class Select:
     r"""Equations 17 and 18: the spatial gate's logits (B, 1, P), and maximum and sum over the pixels of $A_c$.
 
     Maximum and mean over the channels of $A_s = [a; b]$, with $a = \phi(F'_i)$ and $b = \phi(F_{i-1})$, come from
-    those of a and of b, so that the concatenation is never made; $A_c = a + b$. The weights are those of $\phi$ for a,
-    of $\phi$ for b and of the gate (w, c), each with its bias.
+    those of a and of b, so that the concatenation is never made; $A_c = a + b$. The weights are those of $\phi$
+    for a, of $\phi$ for b, and of the gate, (w, c), each with its bias.
     """
 
     @staticmethod
@@ -202,4 +202,5 @@ def largest(x: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
 
 def add_at_maximum(total: Tensor, x: Tensor, gradient: Tensor) -> Tensor:
     """Add the gradient (B, 1, C) of each channel's maximum over the pixels of x, in place, where it stands."""
-    return total.scatter_add_(2, x.argmax(2, keepdim=True), gradient.mT)
+    place = x.argmax(2, keepdim=True)
+    return total.scatter_(2, place, total.gather(2, place) + gradient.mT)  # deterministic, unlike scatter_add_

@@ -260,7 +260,9 @@ class Codec(nn.Module):
             self.require_memory(images)
         # Padding by 0 and cropping by 0 stay in, and F.pad crops too: a condition, or a slice (contiguous for
         # some sizes only), would tie an exported program to the sizes of its example.
-        missing = [-extent % grid for grid, extent in zip(layout.grid, images.shape[2:], strict=True)]
+        missing = [
+            (grid - extent % grid) % grid for grid, extent in zip(layout.grid, images.shape[2:], strict=True)
+        ]
         padded = self.pad and layout.grid != (1, 1)
         if layout.fixed and any(
             extent > size for extent, size in zip(images.shape[2:], layout.grid, strict=True)
