@@ -222,7 +222,7 @@ def main() -> None:
                 print(f"\n{name}, batch {batch}, {precision}", flush=True)
                 settings = argparse.Namespace(**vars(options), batch=batch)
                 results[name] += SECTIONS[name](settings, precision)
-    common.record(options, results)
+        common.record(options, results)  # each section is kept, should a later one be interrupted
 
 
 if __name__ == "__main__":

@@ -174,3 +174,22 @@ def test_gradient_checkpointing_of_a_network_reaches_its_encoder():
     assert all(p.grad is not None for p in model.neck.parameters() if p.requires_grad)
     model.set_grad_checkpointing(False)
     assert not model.neck.iterator.feu[0].recompute and not model.encoder.grad_checkpointing
+
+
+def test_gradient_checkpointing_compiles():
+    """As one graph for any size; what to keep is then the compiler's choice."""
+    model = create_model("resunet", 3, widths=(8, 16))
+    model.set_grad_checkpointing()
+    compiled = torch.compile(model, fullgraph=True, dynamic=True, backend="aot_eager")
+    for size in ((2, 3, 16, 24), (3, 3, 22, 18)):
+        images = torch.randn(size)
+        gradients = [
+            torch.autograd.grad(
+                run(images).square().mean(), list(model.neck.iterator.parameters()), allow_unused=True
+            )
+            for run in (model, compiled)
+        ]
+        for a, b in zip(*gradients, strict=True):
+            assert (a is None) == (b is None)
+            if a is not None:
+                torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-6)
