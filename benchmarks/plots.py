@@ -59,7 +59,7 @@ def networks(record: dict[str, Any], precision: str, batch: int) -> Figure:
             panel.barh(y, row[key], color=ORANGE if "CFII" in name else BLUE, edgecolor="black", linewidth=0.4)
             panel.plot([low, high], [y, y], color="black")
             panel.annotate(
-                f"{row[key]:.3g}",
+                f"{row[key]:.0f}" if row[key] >= 100 else f"{row[key]:.3g}",
                 (max(high, row[key]), y),
                 (4, 0),
                 textcoords="offset points",

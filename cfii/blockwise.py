@@ -14,6 +14,8 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from cfii.pixels import is_traced
+
 # Numbers of a block's widest intermediate result, for each thread: 1 MiB of float32, as a core's own cache holds.
 BLOCK = 2**18
 # A map of fewer numbers (8 MiB of float32) stays in the cache by itself: not worth the many short calls.
@@ -73,7 +75,7 @@ def blockwise(
         The map, and the summaries as (B, blocks, ...).
     """
     tensors, inputs = (*maps, *samples, *shared), Inputs(len(maps), len(samples))
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+    if is_traced():
         return kernel.forward(*tensors)  # the compiler fuses, and knows by itself what is cheap to compute again
     blocks = [Block(slice(None), slice(None), 0)]
     if maps[0].device.type == "cpu" and max(x.numel() for x in maps) >= LARGE:

@@ -184,15 +184,23 @@ def time_limit(seconds: float) -> Iterator[None]:
     With windowed attention, torch's algebra on symbolic sizes does not come to an end, and has no limit itself.
     It is all Python, so the interpreter can raise between two of its instructions.
     """
-    thread = ctypes.c_ulong(threading.get_ident())
+    thread, over = ctypes.c_ulong(threading.get_ident()), threading.Event()
     raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
-    timer = threading.Timer(seconds, raise_in, (thread, ctypes.py_object(OutOfTimeError)))
-    timer.daemon = True
-    timer.start()
+
+    def watch() -> None:
+        wait = seconds
+        while not over.wait(wait):
+            raise_in(thread, ctypes.py_object(OutOfTimeError))
+            wait = 1.0  # then again, for Python swallows what is raised inside a destructor
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
     try:
         yield
     finally:
-        timer.cancel()
+        over.set()
+        watcher.join()
+        raise_in(thread, None)  # what was not raised yet
 
 
 def short(error: BaseException) -> str:

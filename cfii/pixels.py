@@ -41,32 +41,33 @@ class Conv1x1(nn.Conv2d):
         return linear(x.flatten(2), *self.weights()).unflatten(2, x.shape[2:])
 
 
+def is_traced() -> bool:
+    """Whether what runs is made into a program, which a question about sizes would tie to its example's."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+
+
 def channels_are_inner(x: Tensor) -> bool:
     """Whether a map (B, C, P) has a pixel's channels side by side in memory, as `channels_last` has."""
-    # Not asked while compiling: the compiler chooses layouts itself, and the answer would tie an exported
-    # program to the sizes of its example.
-    if torch.compiler.is_compiling():
-        return True
-    return x.stride(1) == 1 and x.stride(2) != 1
+    return not is_traced() and x.stride(1) == 1 and x.stride(2) != 1
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
     """a b: (M, K) or (B, M, K), (B, K, L) -> (B, M, L)."""
-    if not torch.compiler.is_compiling() and len(b) == 1:
+    if not is_traced() and len(b) == 1:
         return torch.mm(a.reshape(a.shape[-2:]), b[0])[None]  # on several threads, unlike a batch of one
     return torch.bmm(for_each(a, b), b)
 
 
 def add_product(total: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """total + a b, the total like the product, or what broadcasts to it."""
-    if not torch.compiler.is_compiling() and len(b) == 1:
+    if not is_traced() and len(b) == 1:
         return torch.addmm(*(x.reshape(x.shape[-2:]) for x in (total, a, b)))[None]
     return torch.baddbmm(total, for_each(a, b), b)
 
 
 def for_each(matrix: Tensor, x: Tensor) -> Tensor:
     """A matrix for each of x's samples."""
-    return matrix if matrix.ndim == 3 else matrix.expand(len(x), -1, -1)
+    return matrix if matrix.ndim == 3 else matrix.expand(x.shape[0], -1, -1)
 
 
 def linear(x: Tensor, matrix: Tensor, bias: Tensor) -> Tensor:

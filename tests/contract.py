@@ -122,6 +122,7 @@ class CodecContract:
         program = torch.export.export(model, (images,), dynamic_shapes=shapes).module()
         torch.testing.assert_close(program(other), model(other), rtol=1e-4, atol=1e-4)
 
+    @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a time limit in a destructor
     def test_onnx(self, model, tmp_path, monkeypatch):
         """`cfii.export` itself compares with onnxruntime, on other batches and sizes, to 1e-4 of the logits."""
         check_onnx(model, tmp_path, monkeypatch, self.size[0], self.onnx)

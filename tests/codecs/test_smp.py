@@ -171,7 +171,6 @@ def test_from_smp_keeps_the_weights(name, encoder):
     [
         ("Unet", "mobilenet_v2", {"encoder_depth": 3, "decoder_channels": [32, 16, 16]}),
         ("FPN", "tu-convnext_atto", {}),
-        ("Segformer", "mit_b0", {}),
         ("DeepLabV3Plus", "resnet18", {"encoder_depth": 3}),
     ],
 )
