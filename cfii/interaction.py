@@ -57,7 +57,6 @@ class Interaction(nn.Module):
         self.v = nn.Linear(channels, channels)
         self.out = nn.Linear(channels, channels)
         self.ffn = FFN(channels, ffn_ratio)
-        self.recompute = False  # see CFIINeck.set_grad_checkpointing
 
     def extra_repr(self) -> str:
         return f"channels={self.channels}, num_heads={self.num_heads}"
@@ -143,6 +142,7 @@ class CIT(Interaction):
     def __init__(self, channels: int, num_heads: int = 1, ffn_ratio: float = 2.0) -> None:
         super().__init__(channels, num_heads, ffn_ratio)
         self.norm_embeddings = nn.LayerNorm(channels)
+        self.recompute = False  # see CFIINeck.set_grad_checkpointing
 
     def forward(self, embeddings: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
         self.require(embeddings, features)

@@ -25,8 +25,8 @@ class Conv1x1(nn.Conv2d):
     (on a CPU several times faster than the convolution), and a `channels_last` map stays `channels_last`.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, bias: bool = True) -> None:
-        super().__init__(in_channels, out_channels, kernel_size=1, bias=bias)
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, kernel_size=1)
 
     @property
     def matrix(self) -> Tensor:
