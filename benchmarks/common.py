@@ -17,6 +17,8 @@ import torch
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))  # literal.py, the equations as printed
 PACKAGES = ("torch", "timm", "segmentation-models-pytorch", "monai", "cfii")
+# Settings of the C library's allocator, which decides how often large maps are paged in anew on a CPU.
+MEMORY = ("MALLOC_", "LD_PRELOAD", "THP_MEM_ALLOC")
 
 
 def arguments(description: str) -> argparse.ArgumentParser:
@@ -67,6 +69,7 @@ def machine(device: str) -> dict[str, object]:
         "python": platform.python_version(),
         **{name: version(name) for name in PACKAGES},
         "cuda": torch.version.cuda if device.startswith("cuda") else None,
+        "environment": {name: value for name, value in os.environ.items() if name.startswith(MEMORY)},
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "date": time.strftime("%Y-%m-%d"),
     }

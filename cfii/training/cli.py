@@ -117,24 +117,30 @@ def fail(message: object) -> None:
     sys.exit(2)
 
 
-def main() -> None:
+def command(
+    task: type[SegmentationTask] = SegmentationTask, data: type[SegmentationData] = SegmentationData
+) -> CLI:
+    """Run what the process's arguments say. Lightning's launchers start further processes with them."""
     for name in ("lightning.pytorch", "lightning.fabric"):  # no tips, and errors in one line
         logging.getLogger(name).setLevel(logging.WARNING)
     # Lightning's own use of PyTorch, which its user cannot change.
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
+    return CLI(
+        task,
+        data,
+        trainer_class=Runner,
+        save_config_callback=SaveSettings,
+        parser_class=Parser,
+        seed_everything_default=1234,
+        auto_configure_optimizers=False,
+        load_from_checkpoint_support=False,
+        parser_kwargs={"prog": "cfii", "epilog": "Beside these: cfii export MODEL (see its --help)"},
+    )
+
+
+def main() -> None:
     try:
-        # Lightning's launchers start further processes with these arguments, read from there.
         sys.argv[1:] = with_recipes(sys.argv[1:])
-        CLI(
-            SegmentationTask,
-            SegmentationData,
-            trainer_class=Runner,
-            save_config_callback=SaveSettings,
-            parser_class=Parser,
-            seed_everything_default=1234,
-            auto_configure_optimizers=False,
-            load_from_checkpoint_support=False,
-            parser_kwargs={"prog": "cfii", "epilog": "Beside these: cfii export MODEL (see its --help)"},
-        )
+        command()
     except (DataError, SettingsError, MisconfigurationException) as error:
         fail(error)

@@ -1,0 +1,144 @@
+"""accuracy.py trains, scores and compares; what is finished is not run again; its statistics are right."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+sys.path.insert(0, str(FOLDER))
+arms = pytest.importorskip("arms")
+import tables  # noqa: E402
+
+from cfii import CFIIWrapper  # noqa: E402
+
+ARMS = ["plain", "plain-half", "cfii", "cfii-full", "wide:ffn_ratio=3,lambda_eu=0.1"]
+SMALL = ["--trainer.limit_train_batches=2", "--trainer.max_epochs=1", "--data.size=16"]
+
+
+def command(folder, *arguments):
+    call = [sys.executable, str(FOLDER / "accuracy.py"), "--results", folder / "json", "--runs", folder / "runs"]
+    return subprocess.run([*map(str, call), *map(str, arguments)], capture_output=True, text=True)
+
+
+def test_a_series_is_run_once_and_compared(tmp_path):
+    series = ["--sets", "demo", "--codecs", "resunet:widths=[4,8]", "--arms", *ARMS, "--seeds", 0, *SMALL]
+    first = command(tmp_path, *series)
+    assert first.returncode == 0, first.stderr + first.stdout
+    records = tables.load(tmp_path / "json")
+    assert sorted(record["arm"] for record in records) == sorted(ARMS)
+    by_arm = {record["arm"]: record for record in records}
+    assert by_arm["plain-half"]["parameters_M"] < by_arm["cfii"]["parameters_M"]
+    assert by_arm["cfii"]["parameters_M"] < by_arm["wide:ffn_ratio=3,lambda_eu=0.1"]["parameters_M"]
+    assert by_arm["plain"]["parameters_M"] < by_arm["cfii-full"]["parameters_M"]
+    for record in records:
+        assert record["epochs"] == 1 and record["size"] == [16, 16] and record["seconds"] > 0
+        assert {"strict", "paper"} <= record["scores"].keys()
+        assert 0 <= record["scores"]["strict"]["mean"]["dice"] <= 1
+        assert len(record["history"]["val_dice"]) == 1
+        assert {"torch", "cfii", "device"} <= record["machine"].keys()
+    assert "| resunet:widths=[4,8] | plain-half |" in first.stdout
+    assert (tmp_path / "json" / "scatter.svg").is_file() and (tmp_path / "json" / "curves.svg").is_file()
+
+    lost = next((tmp_path / "json").glob("*-plain-seed0.json"))
+    before = json.loads(lost.read_text())
+    lost.unlink()  # as after an interruption between training and writing: its checkpoint is scored again
+    second = command(tmp_path, *series)
+    assert "5 runs, 4 of them finished before" in second.stdout, second.stderr + second.stdout
+    assert json.loads(lost.read_text())["scores"] == before["scores"]
+
+
+def test_wrong_calls(tmp_path):
+    assert "--sets: expected NAME=FOLDER" in command(tmp_path, "--sets", "glas=/nowhere").stderr
+    assert "expected a file or one of the recipes" in command(tmp_path, "--sets", "gals").stderr
+    assert "--arms: expected plain, plain-half" in command(tmp_path, "--sets", "demo", "--arms", "half").stderr
+    assert "expected the JSON of finished runs" in command(tmp_path).stderr
+
+
+def test_every_set_has_a_test_part(tmp_path):
+    """Without splits of its own every fifth case; a validation split, where there is no test split."""
+
+    def write(folder, count):
+        for kind, low in (("img", 0), ("labelcol", 0)):
+            (folder / kind).mkdir(parents=True)
+            for i in range(count):
+                pixels = np.full((8, 8), low, np.uint8)
+                pixels[: i % 7 + 1] = 255
+                Image.fromarray(pixels).save(folder / kind / f"{i:02}.png")
+
+    write(tmp_path / "flat", 11)
+    flat = arms.Data("folder", tmp_path / "flat", size=8, val_fraction=0.2)
+    test = flat.cases("test").names
+    assert test == ["04", "09"] and len(flat.cases("train")) == 7 and len(flat.cases("val")) == 2
+    assert not set(test) & {*flat.cases("train").names, *flat.cases("val").names}
+
+    write(tmp_path / "split" / "train", 5), write(tmp_path / "split" / "val", 3)
+    split = arms.Data("folder", tmp_path / "split", size=8, val_fraction=0.2)
+    assert len(split.cases("test")) == 3 and len(split.cases("train")) == 4 and len(split.cases("val")) == 1
+
+
+def test_forms():
+    """Halves gives the decoder the second halves as they are; full keeps the plain decoder's widths."""
+
+    def build(form, **options):
+        task = arms.Task(form, name="unet", options={"widths": [4, 8], **options}, num_classes=3, in_channels=1)
+        task.configure_model()
+        return task.network
+
+    halves, cfii, full, plain = build("halves"), build("recipe"), build("full", num_heads=2), build("recipe")
+    features = [np.float32(1)] and [arms.torch.randn(1, 4, 8, 8), arms.torch.randn(1, 8, 4, 4)]
+    out, embeddings, class_logits = halves.neck(features)
+    assert all(arms.torch.equal(o, f[:, f.shape[1] // 2 :]) for o, f in zip(out, features, strict=True))
+    assert embeddings == [] == class_logits and halves.stages == []
+    shapes = [p.shape for p in halves.decoder.parameters()]
+    assert shapes == [p.shape for p in cfii.decoder.parameters()]
+    assert isinstance(full, CFIIWrapper) and full.neck.rejoin
+    assert full.neck.iterator.interaction[0].num_heads == 2
+    assert full.decoder.blocks[0].state_dict().keys() == plain.decoder.blocks[0].state_dict().keys()
+
+
+def made_up(name, codec, arm, seed, dice, **changes):
+    cell = {"dice": dice / 100, "iou": 0.5, "hd95": None}
+    return {
+        "set": name, "codec": codec, "arm": arm, "seed": seed, "epochs": 3, "size": [8, 8], "parameters_M": 1.0,
+        "cases": {"train": 4, "val": 1, "test": 2}, "scores": {"strict": {"a": cell, "b": cell, "mean": cell}},
+        "history": {"val_dice": [[0.0, dice / 100]]}, "seconds": 10.0, **changes,
+    }  # fmt: skip
+
+
+def test_differences_are_paired():
+    """The seeds' own spread does not count, their differences do; Student's t for three of them is 4.303."""
+    records = [made_up("x", "unet", "plain", s, d) for s, d in enumerate((50.0, 60.0, 70.0))]
+    records += [made_up("x", "unet", "cfii", s, d) for s, d in enumerate((51.0, 62.0, 73.0))]
+    records += [made_up("x", "unet", "cfii", 7, 99.0)]  # no plain run with this seed
+    differences = tables.against_plain(tables.grouped(records), ("x", "unet", "cfii"))
+    assert list(differences.values()) == pytest.approx([1, 2, 3])
+    middle, half = tables.interval([1, 2, 3])
+    assert middle == pytest.approx(2) and half == pytest.approx(4.3027 / 3**0.5, rel=1e-4)
+    assert tables.interval([1.0])[1] == float("inf")
+    table = tables.markdown(records, list(arms.ARMS))
+    assert "| unet | plain | 1.00 | 3 | 60.00 | 60.00 | 60.00 ± 10.00 | – | 10 |" in table
+    assert "+2.00 [-0.48, +4.48]" in table
+
+
+def test_tables_over_sets_and_beside_the_paper():
+    records = [made_up("glas", "resunet:widths=[8]", "cfii", 0, 90.0)]
+    for name, gain in (("x", 1.0), ("glas", 3.0)):
+        for seed in range(2):
+            records.append(made_up(name, "unet", "plain", seed, 80.0))
+            records.append(made_up(name, "unet", "cfii", seed, 80.0 + gain + seed))
+    table = tables.markdown(records, list(arms.ARMS))
+    assert "| resunet:widths=[8] | cfii | 1.00 | 1 | 90.00 | 90.00 | 90.00 | – | 92.25 | 10 |" in table
+    assert "| swinunet | plain | – | – | – | – | – | – | 89.67 | – |" in table
+    assert "| unet | cfii | 2 | 2 | +2.50" in table  # (1 + 3) / 2 and (2 + 4) / 2
+
+
+def test_plots_are_whole_files(tmp_path):
+    records = [made_up("x", "unet", arm, seed, 80.0 + seed) for arm in arms.ARMS for seed in range(2)]
+    tables.scatter(records, tmp_path / "scatter.svg"), tables.curves(records, tmp_path / "curves.svg")
+    assert [file.name for file in sorted(tmp_path.iterdir())] == ["curves.svg", "scatter.svg"]
+    assert all("</svg>" in file.read_text() for file in tmp_path.iterdir())
