@@ -24,6 +24,8 @@ import common
 from arms import ABOUT, ARMS, Run, recipe_of, settings_of, train_and_score
 from tables import curves, load, markdown, scatter
 
+from cfii.training.files import writing
+
 RESULTS = Path(__file__).parent / "results" / "accuracy"
 
 
@@ -66,7 +68,7 @@ def run_all(runs: list[Run], options: argparse.Namespace) -> None:
     left = [run for run in runs if not (options.results / f"{run.name}.json").is_file()]
     print(f"{len(runs)} runs, {len(runs) - len(left)} of them finished before", flush=True)
     spawn = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
-    with ProcessPoolExecutor(options.jobs, spawn, max_tasks_per_child=8) as pool:
+    with ProcessPoolExecutor(options.jobs, spawn) as pool:
         jobs = {
             pool.submit(train_and_score, run, options.runs, options.results, options.threads): run for run in left
         }
@@ -94,7 +96,10 @@ def main() -> None:
     records = load(options.results)
     if not records:
         raise SystemExit(f"--results: expected the JSON of finished runs in {options.results}, found none")
-    print(markdown(records, list(ARMS)))
+    tables = markdown(records, list(ARMS))
+    print(tables)
+    with writing(options.results / "tables.md") as temporary:
+        temporary.write_text(tables + "\n", encoding="utf-8")
     scatter(records, options.results / "scatter.svg")
     curves(records, options.results / "curves.svg")
 

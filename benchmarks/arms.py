@@ -44,6 +44,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "lambda-0": {"lambda_eu": 0.0},
     "lambda-0.3": {"lambda_eu": 0.3},
     "lambda-1": {"lambda_eu": 1.0},
+    "class-maps": {"class_maps_weight": 0.3},
 }
 ABOUT = {
     "plain": "the codec without CFII, at its own widths",
@@ -56,17 +57,18 @@ ABOUT = {
     "lambda-0": "without L_EU (Table 6)",
     "lambda-0.3": "L_EU with the paper's weight (Table 6)",
     "lambda-1": "L_EU with weight 1 (Table 6)",
+    "class-maps": "the stages' class maps supervised too, which the paper does not do",
 }
 
 
 def settings_of(arm: str) -> dict[str, Any]:
-    """Of a known arm, or of one given as NAME:OPTION=VALUE,..., options of the neck or `lambda_eu`."""
+    """Of a known arm, or of one given as NAME:OPTION=VALUE,..., options of the neck or weights of the loss."""
     if arm in ARMS:
         return dict(ARMS[arm])
     name, options = common.parse_model(arm)
     if not options:
         raise SystemExit(f"--arms: expected {', '.join(ARMS)} or NAME:OPTION=VALUE,..., got {name!r}")
-    settings = {"lambda_eu": options.pop("lambda_eu")} if "lambda_eu" in options else {}
+    settings = {key: options.pop(key) for key in ("lambda_eu", "class_maps_weight") if key in options}
     return settings | {"options": options}
 
 
