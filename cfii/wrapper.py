@@ -105,7 +105,7 @@ class Codec(nn.Module):
             decoder = build_decoder(decoder, widths, found.strides).to(**like_encoder)
         seen = probe.probe_decoder(decoder, head, encoder, found, widths, built)
         if head is None and seen.out_channels != num_classes:
-            head = nn.Conv2d(seen.out_channels, num_classes, kernel_size=1).to(**like_encoder)
+            head = build_head(seen.out_channels, num_classes).to(**like_encoder)
         elif seen.out_channels != num_classes:
             raise ValueError(
                 f"head: expected it to give num_classes = {num_classes} channels, got {seen.out_channels}"
@@ -383,6 +383,20 @@ def uncompiled(module: Any) -> Any:
             "network in it afterwards"
         )
     return getattr(module, "_orig_mod", module)
+
+
+def build_head(channels: int, num_classes: int) -> nn.Module:
+    """A 1×1 convolution whose weights start, for each class, with a mean of 0 over the channels.
+
+    Decoders end with a ReLU, and features that are never negative can only speak for the classes that their
+    weights favour. Of few channels, drawn at random, all may favour the same class: no pixel then gets more than
+    the bias for another, and training stays there (seen with 8 channels and 2 classes, a Dice of 0).
+    """
+    head = nn.Conv2d(channels, num_classes, kernel_size=1)
+    if channels > 1:
+        with torch.no_grad():
+            head.weight -= head.weight.mean(1, keepdim=True)
+    return head
 
 
 def build_decoder(factory: object, widths: list[int], strides: list[int]) -> nn.Module:

@@ -8,6 +8,7 @@ from contract import dead_parameters
 from torch import nn
 
 from cfii import CFIIOutput, CFIIWrapper
+from cfii.wrapper import build_head
 
 
 def conv(a, b, stride=1):
@@ -487,3 +488,16 @@ def test_exports_for_any_size(size):
     with torch.no_grad():
         for other in (images, torch.randn(3, 3, 17, 40)):
             torch.testing.assert_close(program.module()(other), model(other))
+
+
+@pytest.mark.parametrize("num_classes", [1, 2, 5])
+def test_the_head_can_tell_every_class_from_the_start(num_classes):
+    """Of features that are never negative some speak for each class against each other, however few there are."""
+    for seed in range(200):
+        torch.manual_seed(seed)
+        weight = build_head(4, num_classes).weight.flatten(1)
+        others = torch.cat([weight, torch.zeros(1, 4)]) if num_classes == 1 else weight  # of one class: against 0
+        for c in range(num_classes):
+            against = weight[c] - torch.cat([others[:c], others[c + 1 :]])
+            assert (against.amax(1) > 0).all() and (against.amin(1) < 0).all()
+    assert build_head(1, num_classes).weight.abs().sum() > 0  # nothing to balance
