@@ -1,4 +1,7 @@
-"""What a computation has to do, and how long that takes at best on this machine: operations, bytes, ceilings."""
+"""What a computation has to do, and how long that takes at best on this machine: operations, bytes, ceilings.
+
+Multiply-accumulates of a network's forward alone: `cfii.summary` and `cfii.cost`.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode, flop_registry, sdpa_backward_flop_count, sdpa_flop_count
+from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
 
 def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *_: Any) -> int:
@@ -35,14 +38,6 @@ FLOPS = {
 }
 # They allocate and move nothing.
 ALLOCATIONS = {"aten::empty", "aten::empty_like", "aten::empty_strided", "aten::new_empty"}
-
-
-def multiply_accumulates(model: torch.nn.Module, *inputs: torch.Tensor) -> int:
-    """Of one forward, on the meta device (where attention is counted as the matrix products it is)."""
-    model = model.to("meta").eval()
-    with FlopCounterMode(display=False) as counter:
-        model(*(x.to("meta") for x in inputs))
-    return counter.get_total_flops() // 2
 
 
 class Call(NamedTuple):

@@ -16,9 +16,8 @@ from pathlib import Path
 
 import common
 import torch
-from cost import multiply_accumulates
 
-from cfii import create_model
+from cfii import create_model, summary
 
 # label: (the paper's parameters in M, its Dice on Synapse, create_model's name and options, or None: not built)
 PLAIN = {"cfii": False}
@@ -58,12 +57,11 @@ TABLE_5 = {
 def measure(name: str, options: dict) -> dict[str, float]:
     with torch.device("meta"):
         model = create_model(name, num_classes=9, **options)
-        size = model.layout.grid if model.layout.fixed else (224, 224)
-        images = torch.zeros(1, 3, *size)
+    costs = summary(model).parts
     return {
-        "parameters_M": common.millions(model),
-        "neck_M": 0.0 if model.neck is None else common.millions(model.neck),
-        "GMACs": multiply_accumulates(model, images) / 1e9,
+        "parameters_M": costs["total"].parameters / 1e6,
+        "neck_M": costs["neck"].parameters / 1e6 if "neck" in costs else 0.0,
+        "GMACs": costs["total"].macs / 1e9,
     }
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
+from cfii.diagram import diagram
 from cfii.eceg import CSA, ECEG
 from cfii.export import Exported, export
 from cfii.interaction import CIT, SIT
 from cfii.iterator import InteractiveIterator
 from cfii.losses import CFIILoss
 from cfii.neck import CFIINeck
+from cfii.summary import Summary, summary
 from cfii.updaters import CEU, FEU
 from cfii.wrapper import CFIIOutput, CFIIWrapper
 
@@ -32,10 +35,13 @@ __all__ = [
     "CFIIWrapper",
     "Exported",
     "InteractiveIterator",
+    "Summary",
     "create_model",
+    "diagram",
     "export",
     "from_pretrained",
     "list_models",
+    "summary",
 ]
 
 
@@ -45,4 +51,6 @@ def __getattr__(name: str) -> Any:
         import cfii.codecs
 
         return getattr(cfii.codecs, name)
+    if name == "visualize":  # needs matplotlib
+        return importlib.import_module("cfii.visualize")
     raise AttributeError(f"module 'cfii' has no attribute {name!r}")

@@ -100,9 +100,8 @@ class SIT(Interaction):
     """
 
     def forward(self, embeddings: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
-        self.require(embeddings, features)
         height, lengths = features.shape[2], (embeddings.shape[1], features[0, 0].numel())
-        g = torch.cat([embeddings, rearrange(features, "b c h w -> b (h w) c")], 1)  # (B, N + HW, C)
+        g = self.tokens(embeddings, features)
         x = self.norm(g)
         q, k, v = (self.split_heads(phi(x)) for phi in (self.q, self.k, self.v))
         attended = F.scaled_dot_product_attention(q, k, v)
@@ -110,6 +109,22 @@ class SIT(Interaction):
         g = g + self.ffn(g)
         embeddings, f = g.split(lengths, 1)
         return embeddings, rearrange(f, "b (h w) c -> b c h w", h=height)
+
+    def tokens(self, embeddings: Tensor, features: Tensor) -> Tensor:
+        """G of equation 9, (B, N + HW, C)."""
+        self.require(embeddings, features)
+        return torch.cat([embeddings, rearrange(features, "b c h w -> b (h w) c")], 1)
+
+    def attention(self, embeddings: Tensor, features: Tensor) -> Tensor:
+        """How each class's query spreads over the pixels, (B, heads, N, H, W), to be looked at.
+
+        The classes' rows of equation 10's softmax, without what they give to the classes themselves: a map's sum
+        is at most 1. `forward` leaves the softmax to PyTorch's fused attention, which does not hand it out.
+        """
+        n, x = embeddings.shape[1], self.norm(self.tokens(embeddings, features))
+        q, k = self.split_heads(self.q(x[:, :n])), self.split_heads(self.k(x))
+        scores = (q * (self.channels // self.num_heads) ** -0.5) @ k.mT  # (B, h, N, N + HW)
+        return scores.softmax(3)[..., n:].unflatten(3, features.shape[2:])
 
 
 class CIT(Interaction):
@@ -147,10 +162,7 @@ class CIT(Interaction):
     def forward(self, embeddings: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
         self.require(embeddings, features)
         n, e = embeddings.shape[1], self.norm_embeddings(embeddings)
-        # The softmax over the classes cannot see what all keys share, and explicit embeddings share much of
-        # themselves: without it, the scores keep their precision. Scaled here, on N vectors, not HW·N scores.
-        k = self.split_heads(self.k(e - e.mean(1, keepdim=True))) * (self.channels // self.num_heads) ** -0.5
-        v = self.split_heads(self.v(e))  # (B, h, N, D)
+        k, v = self.keys(e), self.split_heads(self.v(e))  # (B, h, N, D)
         fold = (self.num_heads - 1) * n < self.channels
         if fold:
             kernel, samples, shared = Interact(self.num_heads), self.fold(k, v), []
@@ -166,6 +178,22 @@ class CIT(Interaction):
             pooled = self.project(pooled, share)
         pooled = rearrange(pooled, "b h n d -> b n (h d)")
         return embeddings + pooled, f.unflatten(2, features.shape[2:])
+
+    def keys(self, e: Tensor) -> Tensor:
+        """K of the normalised embeddings, divided by the square root of D: (B, h, N, D)."""
+        # The softmax over the classes cannot see what all keys share, and explicit embeddings share much of
+        # themselves: without it, the scores keep their precision. Scaled here, on N vectors, not HW·N scores.
+        return self.split_heads(self.k(e - e.mean(1, keepdim=True))) * (self.channels // self.num_heads) ** -0.5
+
+    def attention(self, embeddings: Tensor, features: Tensor) -> Tensor:
+        """A of equation 14, (B, heads, N, H, W), to be looked at: at each pixel the classes' weights sum to 1.
+
+        `forward` uses it block by block and keeps none of it.
+        """
+        self.require(embeddings, features)
+        k = self.keys(self.norm_embeddings(embeddings))
+        _, attention = InteractInOrder.attend(features.flatten(2), k, *self.in_order()[:2])
+        return attention.unflatten(3, features.shape[2:])
 
     def fold(self, k: Tensor, v: Tensor) -> list[Tensor]:
         """For `Interact`: φ_q and LayerNorm in the keys, the output projection in the values."""
@@ -199,8 +227,13 @@ class InteractInOrder:
     def forward(
         x: Tensor, k: Tensor, v: Tensor, w_q: Tensor, b_q: Tensor, w_out: Tensor, b_out: Tensor, *ffn: Tensor
     ) -> tuple[Tensor, ...]:
-        q = linear(standardise(x), w_q, b_q).unflatten(1, (k.shape[1], -1))  # (B, h, D, P)
-        attention = torch.softmax(k @ q, 2)  # (B, h, N, P)
+        q, attention = InteractInOrder.attend(x, k, w_q, b_q)
         y = add_ffn(add_linear(x, (v @ attention).flatten(1, 2), w_out, b_out), *ffn)
         pooled = weighted_sum(attention.flatten(0, 1), q.flatten(0, 1)).unflatten(0, k.shape[:2])
         return y, pooled.flatten(1, 2)[:, None], pixel_sum(attention.flatten(1, 2))[:, None]
+
+    @staticmethod
+    def attend(x: Tensor, k: Tensor, w_q: Tensor, b_q: Tensor) -> tuple[Tensor, Tensor]:
+        """The queries (B, h, D, P) and the attention (B, h, N, P)."""
+        q = linear(standardise(x), w_q, b_q).unflatten(1, (k.shape[1], -1))
+        return q, torch.softmax(k @ q, 2)

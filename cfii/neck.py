@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from cfii.eceg import ECEG
 from cfii.interaction import CIT, SIT
 from cfii.iterator import SIT_MIN_STRIDE, InteractiveIterator, require_strides
 from cfii.pixels import Conv1x1
+from cfii.tables import table
 from cfii.updaters import FEU
 
 
@@ -33,6 +34,22 @@ def chunk(x: Tensor, half: int) -> tuple[Tensor, Tensor]:
 def half_width(width: int) -> int:
     """C_i of a stage with `width` channels; the halves of an odd width share the middle channel."""
     return (width + 1) // 2
+
+
+class StageOverview(NamedTuple):
+    """One stage of the encoder's list, as `CFIINeck.overview` describes it."""
+
+    stage: int  # its index, as in `CFIINeck.stages`
+    stride: int
+    in_channels: int
+    out_channels: int
+    interaction: str  # "SIT", "CIT", "halved" (plain F2) or "passed through"
+    parameters: int
+
+    def cells(self) -> tuple[object, ...]:
+        """For a table."""
+        width = f"{self.in_channels} -> {self.out_channels}"
+        return self.stage, self.stride, width, self.interaction, self.parameters
 
 
 class CFIINeck(nn.Module):
@@ -71,6 +88,8 @@ class CFIINeck(nn.Module):
             (plain $F_2$), unless `rejoin`.
         stages: the indices of the stages that take part.
 
+    `print(neck)` shows a table of the stages, from `overview`; `print(neck.iterator)` and the like the modules.
+
     Raises:
         ValueError: an argument or a shape does not fit.
 
@@ -107,7 +126,7 @@ class CFIINeck(nn.Module):
             stages = [i for i, width in enumerate(in_channels) if width >= 3 and i not in keep]
         self.stages = require_stages(stages, in_channels, keep)
         self.takes_part = [i in self.stages for i in range(len(in_channels))]
-        self.in_channels, self.rejoin, self.keep = in_channels, rejoin, keep
+        self.in_channels, self.strides, self.rejoin, self.keep = in_channels, strides, rejoin, keep
         self.num_embeddings = max(num_classes, 2)
         self.out_channels = [
             width if rejoin or i in keep else half_width(width) for i, width in enumerate(in_channels)
@@ -152,6 +171,39 @@ class CFIINeck(nn.Module):
                 feature = torch.cat([first, second], 1)
             out.append(feature if self.rejoin else second)
         return out, embeddings, class_logits
+
+    def parts(self, k: int) -> dict[str, nn.Module]:
+        """The modules of the k-th of the stages that take part, by their names in the paper."""
+        parts = {} if self.eceg is None else {"ECEG": self.eceg[k]}
+        if k + 1 < len(self.stages):  # the deepest stage has no deeper neighbour
+            updaters = {"CEU": self.iterator.ceu, "FEU": self.iterator.feu}
+            parts |= {name: modules[k] for name, modules in updaters.items() if modules is not None}
+        interaction = self.iterator.interaction[k]
+        return {**parts, type(interaction).__name__: interaction}
+
+    def overview(self) -> list[StageOverview]:
+        """Every stage of the encoder's list, from shallow to deep, with the parameters that belong to it."""
+        rows = []
+        for i, width in enumerate(self.in_channels):
+            kind, parameters = "passed through" if self.out_channels[i] == width else "halved", 0
+            if i in self.stages:
+                k = self.stages.index(i)
+                parts = self.parts(k)
+                kind = list(parts)[-1]
+                parameters = sum(p.numel() for part in parts.values() for p in part.parameters())
+                parameters += 0 if self.learned is None else self.learned[k].numel()
+            rows.append(StageOverview(i, self.strides[i], width, self.out_channels[i], kind, parameters))
+        return rows
+
+    def __repr__(self) -> str:
+        rows = self.overview()
+        without = [name for name, x in (("CEU", self.iterator.ceu), ("FEU", self.iterator.feu)) if x is None]
+        what = [f"{self.num_embeddings} {'explicit' if self.learned is None else 'learned'} class embeddings"]
+        what += [f"without {' and '.join(without)}"] if without else []
+        what += [f"{sum(row.parameters for row in rows):,} parameters"]
+        header = ("stage", "stride", "width", "interaction", "parameters")
+        stages = table(header, [row.cells() for row in rows], ">><<>")
+        return f"{type(self).__name__}: {', '.join(what)}\n{stages}"
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Keep only the inputs of what is done at each pixel (ECEG, CIT, FEU); compute it again in the backward.

@@ -399,6 +399,21 @@ def build_head(channels: int, num_classes: int) -> nn.Module:
     return head
 
 
+def require_codec(model: Any) -> Codec:
+    """The network inside `torch.compile`, DataParallel and DDP; raise if it is none of cfii's."""
+    found = model
+    while hasattr(found, "_orig_mod") or isinstance(
+        found, (nn.DataParallel, nn.parallel.DistributedDataParallel)
+    ):
+        found = found._orig_mod if hasattr(found, "_orig_mod") else found.module
+    if not isinstance(found, Codec):
+        raise TypeError(
+            f"model: expected a CFIIWrapper or a network of create_model, got {describe(found)}; attach CFII "
+            "to a network of your own with CFIIWrapper(encoder, decoder, num_classes)"
+        )
+    return found
+
+
 def build_decoder(factory: object, widths: list[int], strides: list[int]) -> nn.Module:
     """Call the factory with the widths that the decoder will be given."""
     forms = (

@@ -9,7 +9,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "cfii"
 # Each module may import only from those before it; `a b` on one line do not know each other.
 ORDER = [
-    "arguments",
+    "arguments tables",
     "pixels",
     "blockwise kernels",
     "eceg interaction updaters",
@@ -17,7 +17,10 @@ ORDER = [
     "neck",
     "features",
     "probe",
+    "cost",
     "wrapper",
+    "summary diagram inside colours",
+    "visualize",
     "losses",
     "codecs",
     "training",

@@ -109,6 +109,15 @@ def with_recipes(arguments: Sequence[str]) -> list[str]:
     return found
 
 
+def with_values(arguments: Sequence[str]) -> list[str]:
+    """The arguments, with `--explain` alone as `--explain=true`: jsonargparse wants a value."""
+    following = [*arguments[1:], ""]
+    return [
+        "--explain=true" if argument == "--explain" and value not in ("true", "false") else argument
+        for argument, value in zip(arguments, following, strict=True)
+    ]
+
+
 def fail(message: object) -> None:
     text = str(message)
     if "Original Traceback" in text:  # from a process that reads for a DataLoader: its last line is the message
@@ -140,7 +149,7 @@ def command(
 
 def main() -> None:
     try:
-        sys.argv[1:] = with_recipes(sys.argv[1:])
+        sys.argv[1:] = with_values(with_recipes(sys.argv[1:]))
         command()
     except (DataError, SettingsError, MisconfigurationException) as error:
         fail(error)

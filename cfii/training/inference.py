@@ -104,7 +104,7 @@ def predict_file(
     key: str | None = None,
     channels: int = 3,
     **options: Any,
-) -> None:
+) -> tuple[np.ndarray, np.ndarray]:
     """Predict a file and write the labels in its own geometry.
 
     - NIfTI: labels with the affine, spacing and orientation of the image, so that they open over it in any
@@ -120,6 +120,9 @@ def predict_file(
         channels: of image files, 3 or 1.
         **options: see `predict`.
 
+    Returns:
+        The image as it was read, and the labels, as `predict` takes and gives them.
+
     Raises:
         DataError: the source cannot be read.
         ValueError: the target's extension does not fit the source's.
@@ -129,25 +132,28 @@ def predict_file(
     if source.name.endswith(ENDINGS):
         require_ending(target, ENDINGS)
         volume = read_nifti(source)
-        labels = predict(model, scale_intensity(volume.values, window, source), **options)
+        values = scale_intensity(volume.values, window, source)
+        labels = predict(model, values, **options)
         write_nifti(target, labels, volume)
     elif source.name.endswith(ARRAY_ENDINGS):
         require_ending(target, (".h5", ".hdf5"))
         (image,) = read_arrays(source, [IMAGE_KEYS if key is None else key])
         if image.ndim not in (2, 3):
             raise DataError(f"{source}: expected an image (H, W) or (D, H, W), found {image.shape}")
-        labels = predict(model, scale_array(image, source)[None], **options)
+        values = scale_array(image, source)[None]
+        labels = predict(model, values, **options)
         with writing(target) as file, h5py.File(file, "w") as data:
             data.create_dataset("label", data=labels.astype(np.uint8), compression="gzip")
     else:
         require_ending(target, (".png",))
-        labels = predict(model, read_image(source, channels), **options)
+        values = read_image(source, channels)
+        labels = predict(model, values, **options)
         if not multilabel:
             write_mask(target, labels)
-            return
-        for i, mask in enumerate(labels):
+        for i, mask in enumerate(labels if multilabel else []):
             name = classes[i] if classes else i
             write_mask(target.with_name(f"{target.stem}_{name}.png"), 255 * mask.astype(np.uint8))
+    return values, labels
 
 
 def write_mask(file: Path, labels: np.ndarray) -> None:

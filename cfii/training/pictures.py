@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib import colormaps
-from matplotlib.axes import Axes
-from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from cfii.colours import palette, shorten, show_image, show_labels, show_outlines
 from cfii.training.cases import Case
 from cfii.training.files import writing
 from cfii.training.metrics import METRICS
@@ -99,47 +97,6 @@ def save(figure: Figure, file: str | Path) -> None:
         figure.savefig(temporary, dpi=110)
 
 
-def palette(count: int) -> ListedColormap:
-    """One colour a class, distinct for as many as there are."""
-    if count <= 10:
-        return ListedColormap(list(colormaps["tab10"].colors[:count]))  # a tuple of two would be (colour, alpha)
-    return ListedColormap(colormaps["nipy_spectral"](np.linspace(0.05, 0.95, count)))
-
-
-def show_image(axis: Axes, image: np.ndarray) -> None:
-    """(channels, H, W): colours if there are three, else the first channel in grey, over its own range."""
-    if len(image) == 3:
-        axis.imshow(image.transpose(1, 2, 0).clip(0, 1))
-    else:
-        axis.imshow(image[0], cmap="gray")
-
-
-def show_labels(
-    axis: Axes, label: np.ndarray, classes: Sequence[str], multilabel: bool, alpha: float = 0.5
-) -> None:
-    """Labels over what the axis shows; the background stays clear."""
-    colours = palette(len(classes))
-    for i, mask in masks_of(label, classes, multilabel):
-        if mask.any():
-            layer = np.zeros((*mask.shape, 4))
-            layer[mask] = (*colours(i)[:3], alpha)
-            axis.imshow(layer, interpolation="nearest")
-
-
-def show_outlines(axis: Axes, label: np.ndarray, classes: Sequence[str], multilabel: bool) -> None:
-    """The border of each class in its colour, on white."""
-    colours = palette(len(classes))
-    for i, mask in masks_of(label, classes, multilabel):
-        if mask.any() and not mask.all():
-            axis.contour(mask, [0.5], colors="white", linewidths=1.8)
-            axis.contour(mask, [0.5], colors=[colours(i)], linewidths=0.8)
-
-
-def masks_of(label: np.ndarray, classes: Sequence[str], multilabel: bool) -> Iterable[tuple[int, np.ndarray]]:
-    """(index, mask) of each class but the background."""
-    return enumerate(label) if multilabel else ((i, label == i) for i in range(1, len(classes)))
-
-
 def grid(rows: int, columns: int) -> tuple[Figure, np.ndarray]:
     figure = Figure(figsize=(CELL * columns, CELL * rows + 0.5), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)
@@ -149,7 +106,7 @@ def grid(rows: int, columns: int) -> tuple[Figure, np.ndarray]:
 
 
 def finish(figure: Figure, classes: Sequence[str], file: str | Path, multilabel: bool) -> None:
-    colours = palette(len(classes))
+    colours = palette(len(classes), multilabel)
     shown = range(0 if multilabel else 1, len(classes))
     patches = [Patch(color=colours(i), label=shorten(classes[i], 24)) for i in shown][:LEGEND_ENTRIES]
     figure.legend(
@@ -171,10 +128,6 @@ def busiest(case: Case) -> int | None:
 def busiest_slice(case: Case) -> Case:
     plane = busiest(case)
     return case if plane is None else case.plane(plane)
-
-
-def shorten(name: str, length: int = 26) -> str:
-    return name if len(name) <= length else f"{name[: length - 1]}…"
 
 
 def curves(history: Mapping[str, Sequence[tuple[float, float]]], file: str | Path) -> None:

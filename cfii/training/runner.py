@@ -18,12 +18,14 @@ from cfii.training.arrays import ENDINGS as ARRAY_ENDINGS
 from cfii.training.check import check
 from cfii.training.checkpoints import find_checkpoint, load_checkpoint
 from cfii.training.data import SegmentationData
+from cfii.training.explain import explain_prediction
 from cfii.training.files import DataError, SettingsError, writing
 from cfii.training.inference import predict_file
 from cfii.training.nifti import ENDINGS as NIFTI_ENDINGS
 from cfii.training.pictures import curves
 from cfii.training.sets.folder import list_files
 from cfii.training.task import ABOUT, SegmentationTask
+from cfii.wrapper import Codec
 
 PACKAGES = ("cfii", "torch", "lightning", "monai", "timm", "segmentation-models-pytorch", "numpy", "scipy")
 
@@ -102,6 +104,7 @@ class Runner(lightning.Trainer):
         output: Path,
         datamodule: SegmentationData | None = None,
         ckpt_path: str | None = None,
+        explain: bool = False,
     ) -> None:
         """Predict a file, or every file of a folder, in its own size and geometry.
 
@@ -111,6 +114,7 @@ class Runner(lightning.Trainer):
             output: a file for a file, a folder for a folder.
             datamodule: for the network's size and the data set's options.
             ckpt_path: "best", "last" or a path; by default the run's best.
+            explain: beside each prediction, a picture of what the network did inside, `<name>_explain.png`.
         """
         checkpoint = load_checkpoint(find_checkpoint(self.root, ckpt_path))
         about = checkpoint.get(ABOUT)
@@ -120,19 +124,26 @@ class Runner(lightning.Trainer):
             about[key] for key in ("num_classes", "in_channels", "mode")
         )
         model.configure_model()
+        if explain and not (isinstance(model.network, Codec) and model.network.neck is not None):
+            raise SettingsError("explain: expected a network with CFII, got one without its neck")
         model.load_state_dict(checkpoint["state_dict"])
         model.to(self.strategy.root_device)
-        options = {
-            "classes": about["classes"],
-            "window": datamodule.options.get("window"),
-            "channels": model.in_channels,
-            **model.inference_options(datamodule),
-        }
+        options = model.inference_options(datamodule)
+        reading = {"window": datamodule.options.get("window"), "channels": model.in_channels}
         files = [input] if input.is_file() else find_inputs(input)
         for file in files:
             target = output if input.is_file() else output / target_name(file)
-            predict_file(model.network, file, target, **options)
+            image, labels = predict_file(
+                model.network, file, target, classes=about["classes"], **reading, **options
+            )
             print(target)
+            if explain:
+                picture = target.with_name(f"{without_ending(target)}_explain.png")
+                seen = {key: value for key, value in options.items() if key != "batch_size"}
+                explain_prediction(
+                    model.network, image, labels, picture, classes=about["classes"], name=file.name, **seen
+                )
+                print(picture)
 
     def check(
         self, model: SegmentationTask, datamodule: SegmentationData, picture: Path = Path("check.png")
@@ -163,6 +174,12 @@ def target_name(file: Path) -> str:
     if file.name.endswith(NIFTI_ENDINGS):
         return file.name
     return f"{file.stem}{'.h5' if file.suffix in ARRAY_ENDINGS else '.png'}"
+
+
+def without_ending(file: Path) -> str:
+    """The name without its extension, which may be `.nii.gz`."""
+    ending = next((e for e in NIFTI_ENDINGS if file.name.endswith(e)), file.suffix)
+    return file.name.removesuffix(ending)
 
 
 def read_history(folder: Path) -> dict[str, list[tuple[float, float]]]:

@@ -134,6 +134,42 @@ def test_predict(cfii_command, tmp_path):
         assert code == 2 and words in err and err.count("\n") == 1
 
 
+def test_predict_explains(cfii_command, tmp_path):
+    """A picture beside each prediction, of files of each kind, with windows as well."""
+    assert cfii_command("fit", *TINY, *FAST)[0] == 0
+    (tmp_path / "in").mkdir()
+    volume = np.random.default_rng(0).random((20, 24, 3), dtype=np.float32)
+    nib.save(nib.Nifti1Image(volume, np.eye(4)), tmp_path / "in" / "a.nii.gz")
+    np.savez(tmp_path / "in" / "b.npz", image=volume.T)
+    Image.fromarray((255 * volume[..., 0]).astype(np.uint8)).save(tmp_path / "in" / "c.bmp")
+    code, out, err = cfii_command("predict", *TINY, "--input=in", "--output=out", "--explain")
+    assert code == 0, err
+    names = ["a.nii.gz", "a_explain.png", "b.h5", "b_explain.png", "c.png", "c_explain.png"]
+    assert out.split() == [f"out/{name}" for name in names]
+    for name in names[1::2]:
+        with Image.open(tmp_path / "out" / name) as picture:
+            assert min(picture.size) > 600 and np.array(picture).std() > 10
+    plain = cfii_command("predict", *TINY, "--input=in/c.bmp", "--output=plain/c.png")
+    assert plain[0] == 0 and [file.name for file in (tmp_path / "plain").iterdir()] == ["c.png"]
+    assert (tmp_path / "plain" / "c.png").read_bytes() == (tmp_path / "out" / "c.png").read_bytes()
+    window = ["--model.roi_size=16", "--input=in/c.bmp", "--output=window/c.png", "--explain", "true"]
+    code, out, err = cfii_command("predict", *TINY, *window)
+    assert code == 0 and out.split() == ["window/c.png", "window/c_explain.png"], err
+
+
+FOREIGN = "{class_path: torch.nn.Conv2d, init_args: {in_channels: 1, out_channels: 9, kernel_size: 1}}"
+
+
+@pytest.mark.parametrize("network", [["--model.cfii=false"], [f"--model.network={FOREIGN}"]])
+def test_what_cannot_be_explained(cfii_command, tmp_path, network):
+    assert cfii_command("fit", *TINY, *FAST, *network)[0] == 0
+    Image.fromarray(np.zeros((30, 20), np.uint8)).save(tmp_path / "c.bmp")
+    files = ["--input=c.bmp", "--output=c.png"]
+    code, _, err = cfii_command("predict", *TINY, *network, *files, "--explain")
+    assert code == 2 and err.startswith("error: explain: expected a network with CFII") and err.count("\n") == 1
+    assert not (tmp_path / "c.png").exists()
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_damaged_file_is_named(cfii_command, real_data, tmp_path, workers):
     """Also from a process that reads for the loader."""
