@@ -111,11 +111,11 @@ def with_recipes(arguments: Sequence[str]) -> list[str]:
 
 def with_values(arguments: Sequence[str]) -> list[str]:
     """The arguments, with `--explain` alone as `--explain=true`: jsonargparse wants a value."""
-    following = [*arguments[1:], ""]
-    return [
-        "--explain=true" if argument == "--explain" and value not in ("true", "false") else argument
-        for argument, value in zip(arguments, following, strict=True)
-    ]
+    found = list(arguments)
+    for i, argument in enumerate(found):
+        if argument == "--explain" and found[i + 1 : i + 2] not in (["true"], ["false"]):
+            found[i] = "--explain=true"
+    return found
 
 
 def fail(message: object) -> None:
