@@ -208,7 +208,7 @@ class CFIILoss(nn.Module):
 
     def class_map_loss(self, maps: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
         """Cross-entropy of one stage's class maps; one-channel networks have two: background and foreground."""
-        size, flat = maps.shape[2:], self.mode != "multilabel"
+        size, flat = maps.shape[2:], self.mode != "multilabel" or self.num_classes == 1
         labels, valid = (x.reshape(len(maps), -1, *x.shape[-2:]).to(maps.dtype) for x in (labels, valid))
         labels, valid = (F.interpolate(x, size, mode="nearest-exact").long() for x in (labels, valid))
         if flat:

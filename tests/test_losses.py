@@ -191,3 +191,19 @@ def test_class_maps_leave_out_what_is_ignored():
 def test_across_processes_alone_changes_nothing():
     logits, labels = make()
     torch.testing.assert_close(CFIILoss(4, across_processes=True)(logits, labels), CFIILoss(4)(logits, labels))
+
+
+def test_class_maps_of_one_class_in_both_modes():
+    """One channel has two class maps, background and foreground, whether it is called binary or multilabel."""
+    torch.manual_seed(0)
+    maps = [torch.randn(2, 2, 8, 8), torch.randn(2, 2, 4, 4)]
+    output = CFIIOutput(torch.randn(2, 1, 8, 8), [torch.randn(2, 2, 3)] * 2, maps)
+    target = torch.randint(0, 2, (2, 1, 8, 8))
+    binary, multilabel = (
+        CFIILoss(1, mode, class_maps_weight=1.0).terms(output, target)["class_maps"]
+        for mode in ("binary", "multilabel")
+    )
+    small = [F.interpolate(target.float(), y.shape[2:], mode="nearest-exact")[:, 0].long() for y in maps]
+    expected = [F.cross_entropy(y, labels) for y, labels in zip(maps, small, strict=True)]
+    torch.testing.assert_close(binary, torch.stack(expected).mean())
+    torch.testing.assert_close(multilabel, binary)
