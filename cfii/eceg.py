@@ -94,7 +94,7 @@ class ECEG(nn.Module):
 
     Source: CFII-Net, section 3.1; the channel split follows GhostNet (Han et al. 2020).
 
-    Example:
+    Examples:
         >>> embeddings, class_logits = ECEG(32, num_classes=9)(torch.randn(2, 32, 56, 56))
     """
 
