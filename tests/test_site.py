@@ -80,7 +80,8 @@ def test_formulas_are_mathml(site):
 
 def test_every_public_name_is_documented(site):
     anchors = set.union(*(Reader(page).anchors for name, page in site.items() if name.startswith("api/")))
-    assert {f"cfii.{name}" for name in cfii.__all__} <= anchors
+    # cfii.export is a function and the module that it is from.
+    assert {f"cfii.{name}".replace("export", "export.export") for name in cfii.__all__} <= anchors
 
 
 def test_tables_hold_what_was_measured(site):

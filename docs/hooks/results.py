@@ -1,4 +1,4 @@
-"""The tables of the site: `<!-- results: NAME -->` in a page becomes what `TABLES[NAME]` makes of benchmarks/results."""
+"""Tables of benchmarks/results: `<!-- results: NAME -->` in a page becomes what `TABLES[NAME]` returns."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def cost() -> str:
     where, below = next(groups(record))
     networks = record["results"]["networks"]
     sides = {
-        "`create_model(\"resunet\")`, the paper's network": "resunet + CFII",
+        '`create_model("resunet")`, the paper\'s network': "resunet + CFII",
         '`create_model("smp-unet")` with ResNet-34': "smp.Unet resnet34 + CFII, half",
         '`CFIIWrapper.from_smp(smp.Unet("resnet34"))`': "smp.Unet resnet34 + CFII, full",
     }
@@ -84,7 +84,7 @@ def cost() -> str:
     for title, name in sides.items():
         plain = networks[name]["baselines"][0]
         inference, training = (ratio(record, name, task=task, **where) for task in ("inference", "training"))
-        parameters = f"{networks[name]['parameters_M']:.1f} M, not {networks[plain]['parameters_M']:.1f} M"
+        parameters = f"{networks[name]['parameters_M']:.1f} M (without: {networks[plain]['parameters_M']:.1f} M)"
         speeds = times(inference["images_per_s"]), times(training["images_per_s"])
         rows.append([title, parameters, *speeds, times(training["peak"])])
     heads = ["", "parameters", "images/s, inference", "images/s, training", "peak memory, training"]
@@ -168,7 +168,8 @@ def growth() -> str:
                 for name in dict.fromkeys(row["network"] for row in measured):
                     row = best(measured, network=name, precision=precision)
                     if row is not None:
-                        rows.append([name, f"{row['latency_median_ms']:.0f}", f"{row['peak_MiB']:.0f}"])
+                        peak = f"{row['peak_MiB']:.0f}" if "peak_MiB" in row else ""
+                        rows.append([name, f"{row['latency_median_ms']:.0f}", peak])
                 heads = [section, "training step, ms", "peak memory, MiB"]
                 more = f", {precision}, batch {measured[0]['batch']}"
                 parts.append(f"{table(heads, rows)}\n\n{about(record, more)}")
@@ -238,6 +239,5 @@ def dice(record: Record) -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    f.__name__: f
-    for f in (cost, backbones, peers, modules, growth, parameters, start, pipeline, accuracy)
+    f.__name__: f for f in (cost, backbones, peers, modules, growth, parameters, start, pipeline, accuracy)
 }
