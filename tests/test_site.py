@@ -68,10 +68,20 @@ def test_nothing_comes_from_elsewhere(site):
             assert not urlsplit(source).netloc, f"{page.name} loads {source}"
 
 
+def test_lists_and_tables_are_what_they_should_be(site):
+    for name, page in site.items():
+        text = page.read_text(encoding="utf-8")
+        for paragraph in re.findall(r"<p>(.*?)</p>", text, re.S):
+            # Left over where Markdown on GitHub sees a list or a table, and Python's does not.
+            assert not re.search(r"^\s*(- |\|)", paragraph, re.M), f"{name}: {paragraph}"
+
+
 def test_formulas_are_mathml(site):
     for name, page in site.items():
         text = page.read_text(encoding="utf-8")
         assert "arithmatex" not in text, name
+        for formula in re.findall(r"<math.*?</math>", text, re.S):
+            assert "$" not in formula and "\\" not in formula, f"{name}: {formula}"
         shown = re.sub(r"<(script|pre|code)\b.*?</\1>|<math.*?</math>", "", text, flags=re.S)
         assert not re.search(r"\$[^$]*[\\_^]|\\(?:mathrm|frac|phi)\b", shown), f"{name}: LaTeX is left over"
     assert site["paper.html"].read_text(encoding="utf-8").count("<math") > 100

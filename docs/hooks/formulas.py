@@ -9,7 +9,7 @@ from xml.etree import ElementTree as ET
 
 from latex2mathml.converter import convert
 
-# What pymdownx.arithmatex (generic) makes of $$...$$ and of $...$.
+# What pymdownx.arithmatex (generic) makes of $$...$$, and of several of them below each other, and of $...$.
 BLOCK = re.compile(r'<div class="arithmatex">\\\[(.*?)\\\]</div>', re.S)
 INLINE = re.compile(r'<span class="arithmatex">\\\((.*?)\\\)</span>', re.S)
 NAMESPACE = "http://www.w3.org/1998/Math/MathML"
@@ -18,8 +18,16 @@ LONG = 40  # letters of LaTeX; a longer formula in a line of text may not fit a 
 
 
 def on_page_content(html: str, **_: Any) -> str:
-    page = BLOCK.sub(lambda m: f'<div class="formula">{mathml(m[1], "block")}</div>', html)
-    return INLINE.sub(inline, page)
+    return INLINE.sub(inline, BLOCK.sub(block, html))
+
+
+def block(found: re.Match[str]) -> str:
+    r"""Formulas with \qquad between them stand side by side where there is room; a number stays with its own."""
+    lines = []
+    for latex in re.split(r"\$\$\s*\$\$", found[1]):
+        parts = (mathml(part, "block") for part in re.split(r"\\qquad(?!\s*\(\d)", latex) if part.strip())
+        lines.append(f'<div class="formula">{"".join(parts)}</div>')
+    return "".join(lines)
 
 
 def inline(found: re.Match[str]) -> str:
