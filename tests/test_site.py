@@ -13,8 +13,8 @@ import pytest
 import cfii
 
 ROOT = Path(__file__).parents[1]
-for package in ("mkdocs", "mkdocstrings", "latex2mathml"):
-    pytest.importorskip(package, reason='pip install "cfii[docs]"')
+for package in ("mkdocs", "mkdocstrings", "latex2mathml", "matplotlib", "scipy"):
+    pytest.importorskip(package, reason='pip install "cfii[train,docs]"')
 
 
 class Reader(HTMLParser):

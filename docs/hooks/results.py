@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
-import statistics
 from collections.abc import Callable, Iterator, Sequence
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from mkdocs.exceptions import PluginError
@@ -211,31 +213,32 @@ def pipeline() -> str:
 
 
 def accuracy() -> str:
-    """Dice of all recorded comparisons; a table that the benchmark has rendered itself is taken as it is."""
-    rendered = sorted(RESULTS.glob("accuracy/**/*.md"))
-    parts = [file.read_text(encoding="utf-8").strip() for file in rendered]
-    for file in sorted([*RESULTS.glob("accuracy*.json"), *RESULTS.glob("accuracy/**/*.json")]):
-        record = json.loads(file.read_text(encoding="utf-8"))
-        arms = record.get("results")
-        if isinstance(arms, dict) and all(isinstance(a, dict) and "dice" in a for a in arms.values()):
-            parts.append(dice(record))
-        elif not rendered:
-            raise PluginError(f"accuracy: {file}: expected 'dice' in each of its results, or a .md beside it")
-    return "\n\n".join(parts)
+    """The tables of benchmarks/accuracy.py, below what the arms that occur in them are."""
+    tables = load_module("tables")
+    found = tables.load(RESULTS / "accuracy")
+    if not found:
+        return "Not recorded yet."
+    arms = about_arms()
+    present = {record["arm"] for record in found}
+    listed = "\n".join(f"- `{name}`: {text}" for name, text in arms.items() if name in present)
+    machines = dict.fromkeys(f"{r['machine']['device']}, torch {r['machine']['torch']}" for r in found)
+    return f"{listed}\n\n{tables.markdown(found, list(arms))}\n\n*{'; '.join(machines)}.*"
 
 
-def dice(record: Record) -> str:
-    """One row for each network: Dice of every class but the background, mean and range over the seeds."""
-    rows = []
-    for arm, result in record["results"].items():
-        seeds = [scores[1:] for scores in result["dice"]]
-        means = [statistics.mean(scores) for scores in seeds]
-        classes = [f"{statistics.mean(scores):.3f}" for scores in zip(*seeds, strict=True)]
-        spread = f"{min(means):.3f} to {max(means):.3f}"
-        rows.append([arm, f"{result['parameters_M']:.2f}", *classes, f"{statistics.mean(means):.3f}", spread])
-    count = len(rows[0]) - 4
-    heads = ["network", "parameters, M", *(f"class {n}" for n in range(1, count + 1)), "mean Dice", "over seeds"]
-    return f"{table(heads, rows)}\n\n{about(record, f', {len(seeds)} seeds')}"
+def load_module(name: str) -> ModuleType:
+    """A module of benchmarks/, which is no package."""
+    spec = spec_from_file_location(name, RESULTS.parent / f"{name}.py")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def about_arms() -> dict[str, str]:
+    """What benchmarks/arms.py says of its arms; read, not imported, as it loads all that training needs."""
+    for node in ast.parse((RESULTS.parent / "arms.py").read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and [getattr(t, "id", None) for t in node.targets] == ["ABOUT"]:
+            return ast.literal_eval(node.value)
+    raise PluginError("accuracy: expected ABOUT in benchmarks/arms.py")
 
 
 TABLES: dict[str, Callable[[], str]] = {
