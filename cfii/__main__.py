@@ -1,13 +1,16 @@
-"""`cfii` and `python -m cfii`: `cfii export`, and the command line of `cfii.training`."""
+"""`cfii` and `python -m cfii`: `--version`, `export`, and the command line of `cfii.training`."""
 
 from __future__ import annotations
 
 import argparse
+import platform
 import sys
 import warnings
+from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn, get_args
 
+import cfii
 from cfii.codecs import from_pretrained
 from cfii.export import export
 from cfii.formats import Format
@@ -50,7 +53,16 @@ def export_command(arguments: list[str]) -> None:
     print(f"{exported.file}: dynamic {axes}; largest difference from PyTorch {exported.difference:.1e}")
 
 
+def versions() -> str:
+    """This package's version, and those that a report of an error needs."""
+    others = ", ".join(f"{name} {version(name)}" for name in ("torch", "timm", "segmentation-models-pytorch"))
+    return f"cfii {cfii.__version__} (Python {platform.python_version()}, {others})"
+
+
 def main() -> None:
+    if sys.argv[1:] == ["--version"]:
+        print(versions())
+        return
     if sys.argv[1:2] == ["export"]:
         export_command(sys.argv[2:])
         return

@@ -62,7 +62,7 @@ def diagram(model: nn.Module, title: str = "") -> str:
     Raises:
         TypeError, ValueError: not such a network.
 
-    Example:
+    Examples:
         >>> Path("network.svg").write_text(cfii.diagram(model), encoding="utf-8")
     """
     model = require_codec(model)

@@ -77,10 +77,12 @@ class ECEG(nn.Module):
     $X = P_a F' + P_b \mathrm{diag}(M_c)\, U + p$:
 
     $$Y = A F' + B U + c, \qquad A = \phi_2 \phi_1 P_a,\quad B = \phi_2 \phi_1 P_b\, \mathrm{diag}(M_c)$$
-    $$\overline{g_n X} = P_a\, \overline{g_n F'} + P_b\, \mathrm{diag}(M_c)\, \overline{g_n U} + p\,\bar g_n
-      \qquad E^n = W_a\, \overline{g_n X} + W_b\, (\bar X - \overline{g_n X}) + b$$
+    $$\langle g_n X \rangle = P_a \langle g_n F' \rangle + P_b\, \mathrm{diag}(M_c) \langle g_n U \rangle
+      + p \langle g_n \rangle$$
+    $$E^n = W_a \langle g_n X \rangle + W_b (\langle X \rangle - \langle g_n X \rangle) + b$$
 
-    so that a pixel costs 2NC + C²/2 multiply-accumulates instead of 2NC² + NC + 5C²/2.
+    where $\langle \cdot \rangle$ is the mean over the pixels, so that a pixel costs 2NC + C²/2
+    multiply-accumulates instead of 2NC² + NC + 5C²/2.
 
     Args:
         channels: C, the width of the features.
@@ -94,7 +96,7 @@ class ECEG(nn.Module):
 
     Source: CFII-Net, section 3.1; the channel split follows GhostNet (Han et al. 2020).
 
-    Example:
+    Examples:
         >>> embeddings, class_logits = ECEG(32, num_classes=9)(torch.randn(2, 32, 56, 56))
     """
 

@@ -72,7 +72,7 @@ def export(
         TypeError, ValueError: a wrong argument, or a network that cannot be exported; no file is left then.
         ImportError: a package for ONNX is missing.
 
-    Example:
+    Examples:
         >>> cfii.export(model, "abdomen.onnx")
     """
     model = getattr(model, "_orig_mod", model)  # of torch.compile

@@ -60,7 +60,7 @@ def look_inside(model: nn.Module, images: Tensor) -> Inside:
     Raises:
         TypeError, ValueError: not such a network, or not such images.
 
-    Example:
+    Examples:
         >>> gates = look_inside(model, images).gates
     """
     model = require_codec(model)

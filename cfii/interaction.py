@@ -95,7 +95,7 @@ class SIT(Interaction):
 
     Source: CFII-Net, section 3.2.
 
-    Example:
+    Examples:
         >>> embeddings, features = SIT(64)(torch.randn(2, 9, 64), torch.randn(2, 64, 28, 28))
     """
 
@@ -150,7 +150,7 @@ class CIT(Interaction):
 
     Arguments, shapes, errors: as `SIT`.
 
-    Example:
+    Examples:
         >>> embeddings, features = CIT(32)(torch.randn(2, 9, 32), torch.randn(2, 32, 224, 224))
     """
 

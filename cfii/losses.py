@@ -61,7 +61,7 @@ class CFIILoss(nn.Module):
 
     Source: CFII-Net, section 3.3; Li et al. 2022 for $L_{EU}$; Chen et al. 2021 (TransUNet) for Dice.
 
-    Example:
+    Examples:
         >>> loss = CFIILoss(9)(model(images, return_aux=True), labels)
     """
 

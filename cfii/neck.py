@@ -76,7 +76,11 @@ class CFIINeck(nn.Module):
         embeddings: "explicit" (ECEG) or "learned" (one vector a class and stage; Table 4's "initialize").
         start: "default" (see `initialise`), or "identity": the neck starts close to handing $F_2$ on
             unchanged, for attaching it to a trained network.
-        update_embeddings, update_features, num_heads, ffn_ratio, sit_min_stride: see `InteractiveIterator`.
+        update_embeddings: this and all that follow as in `InteractiveIterator`: CEU between stages.
+        update_features: FEU between stages.
+        num_heads: of SIT and CIT.
+        ffn_ratio: of SIT's and CIT's FFNs.
+        sit_min_stride: the smallest stride that is given SIT.
 
     Shapes:
         features [(B, in_channels[i], H_i, W_i)] -> features [(B, out_channels[i], H_i, W_i)] of all stages,

@@ -85,7 +85,7 @@ def summary(model: nn.Module, image_size: int | Sequence[int] | None = None) -> 
     Raises:
         TypeError, ValueError: not such a network, or a size that it does not take.
 
-    Example:
+    Examples:
         >>> print(cfii.summary(create_model("resunet", num_classes=9)))
     """
     model = require_codec(model)

@@ -212,7 +212,7 @@ class Codec(nn.Module):
     def parameter_groups(self, lr: float, encoder_lr: float) -> list[dict[str, Any]]:
         """For an optimiser: what trains of the encoder at `encoder_lr`, and of all the rest at `lr`.
 
-        Example:
+        Examples:
             >>> optimizer = torch.optim.AdamW(model.parameter_groups(lr=1e-3, encoder_lr=1e-4))
         """
         require_number("lr", lr), require_number("encoder_lr", encoder_lr)
@@ -331,14 +331,19 @@ class CFIIWrapper(Codec):
         with `return_aux=True` a `CFIIOutput`.
 
     Attributes:
-        encoder, neck, decoder, head, stages, num_classes.
+        encoder (Module): as given.
+        neck (CFIINeck): what stands between encoder and decoder.
+        decoder (Module): as given, or built for the halved widths.
+        head (Module | None): what follows the decoder.
+        stages (list[int]): indices of the encoder's stages that take part.
+        num_classes (int): the number of output channels.
 
     Raises:
         TypeError, ValueError: the parts do not fit each other; the message names the part and the mend.
 
     Source: CFII-Net, section 3 and Table 5 ("any codec can be easily integrated").
 
-    Example:
+    Examples:
         >>> import segmentation_models_pytorch as smp
         >>> model = CFIIWrapper.from_smp(smp.Unet("resnet34", encoder_weights=None, classes=9))
         >>> logits = model(torch.randn(2, 3, 224, 224))

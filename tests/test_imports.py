@@ -6,7 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-PACKAGE = Path(__file__).parents[1] / "cfii"
+import cfii
+
+PACKAGE = Path(cfii.__file__).parent
 # Each module may import only from those before it; `a b` on one line do not know each other.
 ORDER = [
     "arguments tables",

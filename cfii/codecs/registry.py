@@ -138,17 +138,19 @@ def create_model(
             `update_embeddings`, `update_features`, `num_heads`, `ffn_ratio`, `sit_min_stride`, `start`.
 
     The codecs' own options:
-        resunet, unet: `widths`.
-        transunet, swinunet: `encoder_weights`.
-        timm-unet: `encoder_name` (any pyramid of timm's), `encoder_weights`, and whatever timm takes.
-        smp-…: `encoder_name`, `encoder_weights`, and whatever SMP's architecture takes.
-        `encoder_weights` is None (random), True or a name (the library's own weights), or the path of a
-        safetensors file with weights for that encoder.
+
+    - resunet, unet: `widths`.
+    - transunet, swinunet: `encoder_weights`.
+    - timm-unet: `encoder_name` (any pyramid of timm's), `encoder_weights`, and whatever timm takes.
+    - smp-…: `encoder_name`, `encoder_weights`, and whatever SMP's architecture takes.
+
+    `encoder_weights` is None (random), True or a name (the library's own weights), or the path of a safetensors
+    file with weights for that encoder.
 
     Raises:
         ValueError, TypeError: an unknown name or argument.
 
-    Example:
+    Examples:
         >>> model = create_model("resunet", num_classes=9)
         >>> model = create_model("timm-unet", num_classes=9, encoder_name="convnext_tiny")
     """

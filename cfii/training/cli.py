@@ -143,7 +143,7 @@ def command(
         seed_everything_default=1234,
         auto_configure_optimizers=False,
         load_from_checkpoint_support=False,
-        parser_kwargs={"prog": "cfii", "epilog": "Beside these: cfii export MODEL (see its --help)"},
+        parser_kwargs={"prog": "cfii", "epilog": "Beside these: cfii --version, cfii export MODEL"},
     )
 
 

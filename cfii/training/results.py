@@ -25,7 +25,7 @@ class Results:
         protocol: see `metrics.score`.
         multilabel: labels come as one mask a class.
 
-    Example:
+    Examples:
         >>> results = Results(("background", "gland"), "strict")
         >>> results.add("1", prediction, truth)
         >>> results.save("scores")

@@ -42,7 +42,10 @@ class SegmentationTask(lightning.LightningModule):
         num_classes: of the network; by default the data's.
         in_channels: of the images; by default the data's. Grey images are repeated to it.
         mode: "multiclass", "multilabel", or "binary" for two classes on one sigmoid channel; by default by the
-        data. lambda_eu, class_weights, class_maps_weight: see `CFIILoss`.
+            data.
+        lambda_eu: see `CFIILoss`.
+        class_weights: see `CFIILoss`.
+        class_maps_weight: see `CFIILoss`.
         optimizer: any of torch's, by import path.
         encoder_lr: another learning rate for the encoder.
         lr_scheduler: "poly": lr · (1 - step / steps)^0.9 after each step, as in TransUNet; any of torch's by
