@@ -144,8 +144,8 @@ class OnnxContract(CodecContract):
 
 def check_onnx(model, folder, monkeypatch, size, expected):
     """Export for images about `size`, and compare once more at a size of this test's own."""
-    if not (FINDS_SIZES and importlib.util.find_spec("onnxruntime")):
-        pytest.skip("ONNX needs torch 2.6 and the packages of cfii[export]")
+    if torch.__version__ < (2, 7) or not importlib.util.find_spec("onnxruntime"):
+        pytest.skip("ONNX needs torch 2.7 and the packages of cfii[export]")
     if expected == "one size":  # no need to wait, where the attempt at any size has no end
         monkeypatch.setattr(importlib.import_module("cfii.export"), "PATIENCE", 10.0)
     file = folder / "model.onnx"
