@@ -122,20 +122,22 @@ def run(kernel: Kernel, blocks: list[Block], inputs: Inputs, tensors: Sequence[T
 class Recomputed(torch.autograd.Function):
     """`run`, which keeps its inputs only and computes each block again in the backward."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(
-        ctx: Any, kernel: Kernel, blocks: list[Block], inputs: Inputs, *tensors: Tensor
-    ) -> tuple[Tensor, ...]:
-        ctx.kernel, ctx.blocks, ctx.inputs = kernel, blocks, inputs
+    def forward(kernel: Kernel, blocks: list[Block], inputs: Inputs, *tensors: Tensor) -> tuple[Tensor, ...]:
+        return run(kernel, blocks, inputs, tensors)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, results: tuple[Tensor, ...]) -> None:
+        ctx.kernel, ctx.blocks, ctx.inputs, *tensors = inputs
         device = tensors[0].device.type
         ctx.autocast = {"device_type": device, "enabled": False}
         if torch.is_autocast_enabled(device):
             ctx.autocast |= {"enabled": True, "dtype": torch.get_autocast_dtype(device)}
         ctx.save_for_backward(*tensors)
         ctx.set_materialize_grads(False)
-        results = run(kernel, blocks, inputs, tensors)
         ctx.shapes = [x.shape for x in results]
-        return results
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:

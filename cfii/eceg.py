@@ -51,9 +51,10 @@ class CSA(nn.Module):
     def spatial_gate(self, features: Tensor, channel_gate: Tensor) -> Tensor:
         """M_s, (B, 1, H, W)."""
         (pooled,) = blockwise(Pool, [features.flatten(2)], [channel_gate[..., None]], recompute=self.recompute)
-        pooled = pooled.unflatten(2, features.shape[2:])
-        # In this layout a CPU computes the gradient of so narrow a map five times as fast.
-        return torch.sigmoid(self.conv(pooled.contiguous(memory_format=torch.channels_last)))
+        # channels_last, in which a CPU computes the gradient of so narrow a map five times as fast; made by hand,
+        # as torch.func.vmap knows no memory formats.
+        pooled = pooled.mT.contiguous().mT.unflatten(2, features.shape[2:])
+        return torch.sigmoid(self.conv(pooled))
 
 
 class ECEG(nn.Module):

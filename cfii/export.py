@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 import ctypes
 import threading
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
@@ -22,7 +24,7 @@ from cfii.wrapper import Codec
 
 TOLERANCE = 1e-4  # of the largest logit
 USUAL_SIZE = 224
-PATIENCE = 300.0  # seconds for the attempt at any size
+PATIENCE = 300.0  # seconds of work for the attempt at any size
 
 
 class Exported(NamedTuple):
@@ -182,16 +184,21 @@ def time_limit(seconds: float) -> Iterator[None]:
     """Raise `OutOfTimeError` in this thread if the block has not ended by then.
 
     With windowed attention, torch's algebra on symbolic sizes does not come to an end, and has no limit itself.
-    It is all Python, so the interpreter can raise between two of its instructions.
+    It is all Python, so the interpreter can raise between two of its instructions. Seconds are this thread's own
+    on the CPU, where the system counts them, so that the outcome does not depend on what else the machine does.
     """
-    thread, over = ctypes.c_ulong(threading.get_ident()), threading.Event()
-    raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
+    thread, over = threading.get_ident(), threading.Event()
+    raise_in = partial(ctypes.pythonapi.PyThreadState_SetAsyncExc, ctypes.c_ulong(thread))
+    clock = time.monotonic
+    if hasattr(time, "pthread_getcpuclockid"):
+        clock = partial(time.clock_gettime, time.pthread_getcpuclockid(thread))
+    end = clock() + seconds
 
     def watch() -> None:
-        wait = seconds
-        while not over.wait(wait):
-            raise_in(thread, ctypes.py_object(OutOfTimeError))
-            wait = 1.0  # then again, for Python swallows what is raised inside a destructor
+        # Then again and again, for Python swallows what is raised inside a destructor.
+        while not over.wait(min(1.0, seconds / 10)):
+            if clock() >= end:
+                raise_in(ctypes.py_object(OutOfTimeError))
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
@@ -200,7 +207,7 @@ def time_limit(seconds: float) -> Iterator[None]:
     finally:
         over.set()
         watcher.join()
-        raise_in(thread, None)  # what was not raised yet
+        raise_in(None)  # what was not raised yet
 
 
 def short(error: BaseException) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 Format = Literal["onnx", "pt2"]
 AXES = {"batch": 0, "height": 2, "width": 3}
+OLDEST_FOR_ONNX = (2, 7)  # 2.6 fails on sizes as symbols, inside its own decompositions
 LARGEST_ONNX = 1536 * 2**20  # bytes of weights, beyond which torch writes them to a second file
 METADATA = "cfii.json"  # in a .pt2; in ONNX the metadata's own entries
 
@@ -48,8 +49,8 @@ def load_onnx(file: Path) -> Callable[[Tensor], Tensor]:
 def require_onnx(model: nn.Module) -> None:
     """Raise unless all that ONNX needs is there, and the weights fit into one file."""
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
-    if missing or not hasattr(torch.export.Dim, "DYNAMIC"):
-        what = ", ".join(missing) or f"torch 2.6 or newer, not {torch.__version__}"
+    if missing or torch.__version__ < OLDEST_FOR_ONNX:
+        what = ", ".join(missing) or f"torch 2.7 or newer, not {torch.__version__}"
         raise ImportError(f'format: "onnx" needs {what}: pip install "cfii[export]"')
     total = sum(x.numel() * x.element_size() for x in model.state_dict().values())
     if total > LARGEST_ONNX:

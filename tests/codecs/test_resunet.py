@@ -1,11 +1,11 @@
 import pytest
 import torch
-from contract import CodecContract, dead_parameters, millions
+from contract import OnnxContract, dead_parameters, millions
 
 from cfii import create_model
 
 
-class TestResUNet(CodecContract):
+class TestResUNet(OnnxContract):
     name = "resunet"
     options = {"widths": [8, 12, 16]}
 

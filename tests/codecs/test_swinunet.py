@@ -1,12 +1,12 @@
 import pytest
 import torch
-from contract import CodecContract, millions
+from contract import OnnxContract, millions
 
 from cfii import create_model
 from cfii.codecs.swinunet import Expand
 
 
-class TestSwinUNet(CodecContract):
+class TestSwinUNet(OnnxContract):
     """timm computes its windows' masks from the size: torch does not come to an end with symbols for sizes."""
 
     name = "swinunet"

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from contract import CodecContract
+from contract import CodecContract, OnnxContract
 
 from cfii import create_model
 from cfii.codecs.timm import PyramidDecoder
@@ -13,7 +13,7 @@ class TestResNet(CodecContract):
     options = {"encoder_name": "resnet10t"}
 
 
-class TestConvNeXt(CodecContract):
+class TestConvNeXt(OnnxContract):
     """Strides 4 to 32."""
 
     name = "timm-unet"
@@ -31,7 +31,7 @@ class TestSwin(CodecContract):
     """(B, H, W, C). For its flags see test_swinunet.py."""
 
     name = "timm-unet"
-    compiles = exports = onnx = "one size"
+    compiles = exports = "one size"
     options = {"encoder_name": "swin_tiny_patch4_window7_224", "image_size": (64, 96)}
 
 
@@ -48,12 +48,12 @@ def test_decoder_goes_on_to_the_images_size():
 
 
 def test_encoder_made_for_one_size():
-    model = create_model("timm-unet", 3, encoder_name="test_coatnet").eval()  # 160², no other
+    model = create_model("timm-unet", 3, encoder_name="coatnet_pico_rw_224").eval()  # 224², no other
     with torch.no_grad():
-        assert model(torch.randn(1, 3, 100, 160)).shape == (1, 3, 100, 160)
-        with pytest.raises(ValueError, match=r"images: expected at most \(160, 160\) pixels"):
-            model(torch.randn(1, 3, 100, 161))
-        other = create_model("timm-unet", 3, image_size=(64, 96), encoder_name="test_coatnet").eval()
+        assert model(torch.randn(1, 3, 100, 224)).shape == (1, 3, 100, 224)
+        with pytest.raises(ValueError, match=r"images: expected at most \(224, 224\) pixels"):
+            model(torch.randn(1, 3, 100, 225))
+        other = create_model("timm-unet", 3, image_size=(64, 96), encoder_name="coatnet_pico_rw_224").eval()
         assert other(torch.randn(1, 3, 64, 96)).shape == (1, 3, 64, 96)
 
 

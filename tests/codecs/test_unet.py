@@ -1,12 +1,12 @@
 import pytest
 import torch
-from contract import CodecContract, millions
+from contract import OnnxContract, millions
 
 from cfii import create_model
 from cfii.codecs.unet import UNetEncoder
 
 
-class TestUNet(CodecContract):
+class TestUNet(OnnxContract):
     name = "unet"
     options = {"widths": [8, 12, 16]}
 
