@@ -201,6 +201,8 @@ def train_and_score(run: Run, runs: Path, results: Path, threads: int | None) ->
         seconds = next(c for c in trainer.callbacks if isinstance(c, Timer)).time_elapsed("train")
         trainer.test(task, datamodule=cli.datamodule)
     history = read_history(folder / "csv")
+    machine = common.machine(str(trainer.strategy.root_device))
+    del machine["command"]  # this process's own; what was asked for is in the record
     record = {
         "set": run.set,
         "codec": run.codec,
@@ -220,7 +222,7 @@ def train_and_score(run: Run, runs: Path, results: Path, threads: int | None) ->
         },
         "history": {key: history[key] for key in ("train_loss", "val_dice") if key in history},
         "seconds": seconds,
-        "machine": common.machine(str(trainer.strategy.root_device)),
+        "machine": machine,
     }
     results.mkdir(parents=True, exist_ok=True)
     with writing(results / f"{run.name}.json") as temporary:
