@@ -192,13 +192,16 @@ def time_limit(seconds: float) -> Iterator[None]:
     clock = time.monotonic
     if hasattr(time, "pthread_getcpuclockid"):
         clock = partial(time.clock_gettime, time.pthread_getcpuclockid(thread))
-    end = clock() + seconds
+    start = clock()
 
     def watch() -> None:
-        # Then again and again, for Python swallows what is raised inside a destructor.
+        limit = seconds
         while not over.wait(min(1.0, seconds / 10)):
-            if clock() >= end:
+            if clock() - start >= limit:
                 raise_in(ctypes.py_object(OutOfTimeError))
+                # Then again, for Python swallows what is raised inside a destructor; not soon, as raised while
+                # torch cleans up on its way out, it would leave torch's modes behind.
+                limit = clock() - start + 2.0
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
