@@ -4,7 +4,7 @@ from scripts import load
 
 
 def test_attaching_does_no_harm_and_training_goes_on():
-    _, losses = load("finetune_smp").main(["--size", "32", "--batch", "32"])
+    _, losses = load("finetune_smp").main(["--size", "32", "--batch", "8"])
     assert list(losses) == ["trained", "attached", "encoder frozen", "all"]
     assert abs(losses["attached"] - losses["trained"]) < 0.02
     assert losses["all"] < losses["encoder frozen"] < losses["attached"]

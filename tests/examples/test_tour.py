@@ -52,6 +52,9 @@ def test_runs_from_top_to_bottom(names, tmp_path):
     assert names["exported"].dynamic_axes == ("batch", "height", "width")
     assert names["difference"] < 1e-3
     figures = [names["plt"].figure(n) for n in names["plt"].get_fignums()]
-    assert len(figures) == 4
+    assert len(figures) == 2
     assert all(axis.has_data() for figure in figures for axis in figure.axes)
+    inside = names["figure"]  # of visualize.explain, the last
+    written = {text.get_text() for text in inside.texts}
+    assert {f"{n} {name}" for n, name in enumerate(names["classes"])} | {"truth"} <= written
     assert torch.isfinite(names["output"].logits).all()
