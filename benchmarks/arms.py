@@ -10,6 +10,7 @@ import contextlib
 import json
 import sys
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -167,7 +168,9 @@ class Task(SegmentationTask):
 class Data(SegmentationData):
     """The recipes' data, with a test part for every set."""
 
-    def open(self, split: str) -> CaseSet:
+    @cached_property
+    def parts(self) -> dict[str, CaseSet]:
+        """The set's own splits, and what stands for a test split; found once, as finding them reads files."""
         own = {}
         for name in ("train", "val", "test"):
             with contextlib.suppress(NoSuchSplit):
@@ -180,9 +183,12 @@ class Data(SegmentationData):
                 raise DataError(f"{self.root}: expected at least 5 cases, to hold back one, found {len(cases)}")
             own["test"] = Subset(cases, [i for i in range(len(cases)) if i % 5 == 4])
             own["train"] = Subset(cases, [i for i in range(len(cases)) if i % 5 != 4])
-        if split not in own:
-            raise NoSuchSplit(f"{self.root}: expected a split {split!r}, found {', '.join(own)}")
-        return own[split]
+        return own
+
+    def open(self, split: str) -> CaseSet:
+        if split not in self.parts:
+            raise NoSuchSplit(f"{self.root}: expected a split {split!r}, found {', '.join(self.parts)}")
+        return self.parts[split]
 
 
 def train_and_score(run: Run, runs: Path, results: Path, threads: int | None) -> dict[str, Any]:

@@ -12,6 +12,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy import stats
 
+from cfii.training.files import writing
+
 Record = dict[str, Any]
 Group = tuple[str, str, str]  # set, codec, arm
 
@@ -177,9 +179,8 @@ def panels(groups: dict[Group, Any], height: float) -> tuple[Figure, dict[str, A
 
 
 def save(figure: Figure, file: Path) -> None:
-    temporary = file.with_suffix(f".tmp{file.suffix}")
-    figure.savefig(temporary, bbox_inches="tight", metadata={"Date": None} if file.suffix == ".svg" else None)
-    temporary.replace(file)
+    with writing(file) as temporary:
+        figure.savefig(temporary, bbox_inches="tight", metadata={"Date": None} if file.suffix == ".svg" else None)
 
 
 def scatter(records: Sequence[Record], file: Path) -> None:
