@@ -80,15 +80,21 @@ class LastOutput(nn.Module):
         return self.model(images)[-1]
 
 
+def require_checkout(name: str, path: Path) -> None:
+    """Raise SystemExit if the path is no checkout of the network `name`."""
+    _, file = LOADERS[name]
+    if not (path / file).is_file():
+        raise SystemExit(f"--checkout {name}: expected a checkout with the file {file}, got {path}")
+
+
 def load(name: str, path: Path, classes: int) -> nn.Module:
     """Build the network `name` from its checkout at `path`.
 
     Raises:
         SystemExit: the path is no such checkout, or its code does not load here.
     """
+    require_checkout(name, path)
     loader, file = LOADERS[name]
-    if not (path / file).is_file():
-        raise SystemExit(f"--checkout {name}: expected a checkout with the file {file}, got {path}")
     try:
         with importing_from(path), contextlib.redirect_stdout(io.StringIO()):
             return loader(classes)

@@ -10,8 +10,10 @@ and peak memory over each peer's.
 
 from __future__ import annotations
 
+import inspect
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import checkouts
 import common
@@ -41,14 +43,22 @@ def importable(classes: int, size: int) -> dict[str, partial[nn.Module]]:
         "SMP Segformer mit_b2": partial(smp.Segformer, "mit_b2", **by_smp),
         "MONAI UNet": partial(monai.UNet, **by_monai, **widths, num_res_units=2),
         "MONAI AttentionUnet": partial(monai.AttentionUnet, **by_monai, **widths),
-        "MONAI SwinUNETR": partial(monai.SwinUNETR, **by_monai, feature_size=24),
+        "MONAI SwinUNETR": partial(swin_unetr, **by_monai, feature_size=24, img_size=(size, size)),
     }
+
+
+def swin_unetr(img_size: tuple[int, int], **options: Any) -> nn.Module:
+    """MONAI's SwinUNETR, which before MONAI 1.5 had to be told its size."""
+    if "img_size" in inspect.signature(monai.SwinUNETR).parameters:
+        options["img_size"] = img_size
+    return monai.SwinUNETR(**options)
 
 
 def parse_checkout(text: str) -> tuple[str, Path]:
     name, equals, path = text.partition("=")
     if not equals or name not in checkouts.LOADERS:
         raise SystemExit(f"--checkout: expected NAME=PATH, NAME of {', '.join(checkouts.LOADERS)}, got {text!r}")
+    checkouts.require_checkout(name, Path(path))  # before anything is timed
     return name, Path(path)
 
 

@@ -63,7 +63,7 @@ def main(arguments=None):
     trainer = lightning.Trainer(max_epochs=args.epochs, callbacks=[best], default_root_dir=args.out, logger=False)
     trainer.fit(Segmentation(len(cases.classes), cases.channels), data)
     print({name: round(value.item(), 3) for name, value in trainer.callback_metrics.items()})
-    return Segmentation.load_from_checkpoint(best.best_model_path), trainer
+    return Segmentation.load_from_checkpoint(best.best_model_path, weights_only=True), trainer
 
 
 if __name__ == "__main__":

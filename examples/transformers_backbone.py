@@ -10,6 +10,7 @@ modules itself; the mixin saves its arguments.
 """
 
 import argparse
+import json
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
@@ -43,7 +44,8 @@ def main(arguments=None):
     torch.manual_seed(0)
     config = AutoConfig.from_pretrained(args.backbone) if args.backbone else AutoConfig.for_model(**SMALL)
     config.out_features = config.stage_names[1:]  # all its stages but the stem
-    model = BackboneUNet(config.to_dict(), num_classes=4)
+    # As JSON has it: to_dict() has numbers for keys, which older versions of huggingface_hub do not save.
+    model = BackboneUNet(json.loads(config.to_json_string()), num_classes=4)
     if args.backbone:
         # Not AutoBackbone.from_pretrained, which takes a folder's name for a repository's.
         trained = type(model.encoder).from_pretrained(args.backbone, config=config)

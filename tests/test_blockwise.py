@@ -166,7 +166,7 @@ def test_gradient_checkpointing():
 
 
 def test_gradient_checkpointing_of_a_network_reaches_its_encoder():
-    model = create_model("timm-unet", 3, encoder_name="resnet10t")
+    model = create_model("timm-unet", 3, encoder_name="convnext_atto")
     model.set_grad_checkpointing()
     assert model.neck.iterator.feu[0].recompute and model.encoder.grad_checkpointing
     images = torch.randn(2, 3, 64, 64)

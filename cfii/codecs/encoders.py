@@ -90,7 +90,15 @@ def pyramid_encoder(
     """
     require_timm_name(name)
     options = {"features_only": True, "in_chans": in_channels} | dict(options)
-    trial, size = try_sizes(name, image_size, **options)
+    try:
+        trial, size = try_sizes(name, image_size, **options)
+    except RuntimeError as error:
+        if "features_only" not in str(error):
+            raise
+        raise ValueError(
+            f"encoder_name: timm {timm.__version__} does not give the maps of {name!r} ({error}). Wrap an encoder "
+            "of your own that does: CFIIWrapper(encoder, decoder, num_classes)"
+        ) from error
     strides = trial.feature_info.reduction()
     if len(strides) > 1 and set(strides) == {2 ** (strides[0].bit_length() - 1)}:
         raise ValueError(

@@ -1,7 +1,7 @@
 import pytest
 import segmentation_models_pytorch as smp
 import torch
-from contract import CodecContract, OnnxContract, check_onnx, dead_parameters
+from contract import FINDS_SIZES, CodecContract, OnnxContract, check_onnx, dead_parameters
 
 from cfii import CFIIWrapper, create_model
 from cfii.codecs.smp import with_half_widths
@@ -67,10 +67,11 @@ class TestDeepLabV3Plus(SMPContract):
 
 
 class TestUPerNet(SMPContract):
-    """Pools as PSPNet does: ONNX for one size."""
+    """Pools as PSPNet does: ONNX for one size. torch 2.4 does not compile its enumerate(…, start=1)."""
 
     name = "smp-upernet"
     options = {"encoder_name": "resnet18", "encoder_depth": 3, "decoder_channels": 32}
+    compiles = "any size" if FINDS_SIZES else "never"
 
 
 class TestSegformer(SMPContract):
@@ -154,6 +155,8 @@ ARCHITECTURES = {
 
 @pytest.mark.parametrize(("name", "encoder"), [(n, e) for n, es in ARCHITECTURES.items() for e in es])
 def test_from_smp_keeps_the_weights(name, encoder):
+    if not FINDS_SIZES and "convnext" in encoder and name in ("UnetPlusPlus", "Linknet"):
+        pytest.skip("SMP convolves maps of no channels there, which torch 2.4 refuses")
     options = {"decoder_readout": "ignore"} if "siglip" in encoder else {}
     theirs = getattr(smp, name)(encoder, encoder_weights=None, classes=3, **options)
     size = (224, 224) if encoder.startswith("tu-") and "224" in encoder else (128, 160)

@@ -68,7 +68,9 @@ def test_wrong_names_are_explained():
         create_model("timm-unet", 3, encoder_name="vit_tiny_patch16_224")
     with pytest.raises(ValueError, match=r"strides \[14, .*CFIIWrapper"):
         create_model("timm-unet", 3, encoder_name="vit_small_patch14_dinov2")
-    with pytest.raises(ValueError, match=r"strides \[12, 17\]; expected a pyramid.*CFIIWrapper"):
+    with pytest.raises(
+        ValueError, match=r"(strides \[12, 17\]; expected a pyramid|timm .* does not give the maps).*CFIIWrapper"
+    ):
         create_model("timm-unet", 3, encoder_name="crossvit_9_240")
     with pytest.raises(TypeError, match="drop_pth_rate"):
         create_model("timm-unet", 3, encoder_name="resnet10t", drop_pth_rate=0.1)

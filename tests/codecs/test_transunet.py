@@ -2,7 +2,7 @@ import copy
 
 import pytest
 import torch
-from contract import OnnxContract, millions
+from contract import SHAPES_ON, OnnxContract, millions
 
 from cfii import create_model
 
@@ -19,7 +19,7 @@ class TestTransUNet(OnnxContract):
 
 @pytest.mark.parametrize("in_channels", [1, 3])
 def test_parameters_of_the_paper(in_channels):
-    with torch.device("meta"):
+    with torch.device(SHAPES_ON):
         base = create_model("transunet", 9, in_channels, cfii=False)
         model = create_model("transunet", 9, in_channels)
     assert millions(base) == pytest.approx(105.28, rel=1e-3)
@@ -37,7 +37,7 @@ def test_attends_as_timm_does_at_its_own_size():
 
 
 def test_the_upsamplers_widths_halve():
-    with torch.device("meta"):
+    with torch.device(SHAPES_ON):
         full, half = (create_model("transunet", 9, cfii=cfii).decoder for cfii in (False, True))
     assert [block.convs[0].out_channels for block in full.blocks] == [256, 128, 64, 16]
     assert [block.convs[0].out_channels for block in half.blocks] == [128, 64, 32, 8]

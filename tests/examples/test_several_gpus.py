@@ -24,7 +24,9 @@ def test_two_processes_stay_one_network(tmp_path):
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("epoch 0: loss") == 1
-    states, losses = zip(*(torch.load(tmp_path / f"rank{rank}.pt") for rank in (0, 1)), strict=True)
+    states, losses = zip(
+        *(torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)), strict=True
+    )
     saved = load_file(tmp_path / "a.safetensors")
     for name, value in states[0].items():
         assert torch.equal(states[1][name], value), name
