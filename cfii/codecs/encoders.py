@@ -96,8 +96,8 @@ def pyramid_encoder(
         if "features_only" not in str(error):
             raise
         raise ValueError(
-            f"encoder_name: timm {timm.__version__} does not give the maps of {name!r} ({error}). Wrap an encoder "
-            "of your own that does: CFIIWrapper(encoder, decoder, num_classes)"
+            f"encoder_name: timm {timm.__version__} does not give the maps of {name!r} ({error}). Wrap an "
+            "encoder of your own that does: CFIIWrapper(encoder, decoder, num_classes)"
         ) from error
     strides = trial.feature_info.reduction()
     if len(strides) > 1 and set(strides) == {2 ** (strides[0].bit_length() - 1)}:
