@@ -97,7 +97,7 @@ class Run:
     @property
     def name(self) -> str:
         """Of its file and its folder."""
-        parts = (self.set, self.codec, self.arm, f"seed{self.seed}")
+        parts = (self.set, self.codec, self.arm, *(x.lstrip("-") for x in self.extra), f"seed{self.seed}")
         return "-".join("".join(c if c.isalnum() or c in "._" else "_" for c in part) for part in parts)
 
     def arguments(self, folder: Path) -> list[str]:

@@ -15,7 +15,7 @@ from scipy import stats
 from cfii.training.files import writing
 
 Record = dict[str, Any]
-Group = tuple[str, str, str]  # set, codec, arm
+Group = tuple[str, str, str]  # set (and what differs from its recipe), codec, arm
 
 # Dice in percent as the paper reports it. Table 4's tick marks are lost; its text says what FEU and CEU add.
 PAPER: dict[str, dict[tuple[str, str], float]] = {
@@ -50,11 +50,16 @@ def load(folder: Path) -> list[Record]:
     return [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*-seed*.json"))]
 
 
+def conditions(record: Record) -> str:
+    """The set, with the arguments by which all its arms differ from the recipe."""
+    return " ".join([record["set"], *record["extra"]])
+
+
 def grouped(records: Iterable[Record]) -> dict[Group, dict[int, Record]]:
     """By set, codec and arm, then by seed."""
     groups: dict[Group, dict[int, Record]] = defaultdict(dict)
     for record in records:
-        groups[record["set"], record["codec"], record["arm"]][record["seed"]] = record
+        groups[conditions(record), record["codec"], record["arm"]][record["seed"]] = record
     return dict(groups)
 
 
@@ -95,9 +100,16 @@ def in_order(names: Iterable[str], order: Sequence[str]) -> list[str]:
 def markdown(records: Sequence[Record], arms: Sequence[str]) -> str:
     """A table for each set, then the differences over all sets."""
     groups = grouped(records)
-    parts = [of_set(groups, name, arms) for name in sorted({group[0] for group in groups})]
-    if len(parts) > 1:
-        parts.append(over_sets(groups, arms))
+    sets = sorted({group[0] for group in groups})
+    parts = [of_set(groups, name, arms) for name in sets]
+    alike: dict[tuple[str, ...], list[str]] = defaultdict(
+        list
+    )  # by the options that differ, whatever their values
+    for name in sets:
+        alike[tuple(option.partition("=")[0] for option in name.split()[1:])].append(name)
+    for options, names in alike.items():
+        if len(names) > 1:
+            parts.append(over_sets({g: groups[g] for g in groups if g[0] in names}, options, arms))
     return "\n\n".join(parts)
 
 
@@ -107,10 +119,11 @@ def of_set(groups: dict[Group, dict[int, Record]], name: str, arms: Sequence[str
     cases, (height, width) = first["cases"], first["size"]
     classes = [c for c in first["scores"]["strict"] if c != "mean"]
     several = classes if len(classes) > 1 else []
-    paper = PAPER.get(name, {})
+    paper = PAPER.get(first["set"], {})
+    title = " ".join([f"**{first['set']}**", *(f"`{option}`" for option in first["extra"])])
     heads = ["codec", "arm", "M", "seeds", *several, "Dice", "against plain", *(["paper"] if paper else []), "s"]
     lines = [
-        f"**{name}**: {cases['train']} cases for training, {cases['val']} for validation, {cases['test']} for "
+        f"{title}: {cases['train']} cases for training, {cases['val']} for validation, {cases['test']} for "
         f"the score; {height} × {width}, {first['epochs']} epochs.",
         "",
         f"| {' | '.join(heads)} |",
@@ -145,10 +158,11 @@ def of_set(groups: dict[Group, dict[int, Record]], name: str, arms: Sequence[str
     return "\n".join(lines)
 
 
-def over_sets(groups: dict[Group, dict[int, Record]], arms: Sequence[str]) -> str:
+def over_sets(groups: dict[Group, dict[int, Record]], options: Sequence[str], arms: Sequence[str]) -> str:
     """Each arm's difference to the plain codec, averaged over the sets that it was run on."""
+    title = " ".join(["**All sets**", *(f"`{option}`" for option in options)])
     lines = [
-        "**All sets**: difference to the plain codec, averaged over the sets seed by seed.",
+        f"{title}: difference to the plain codec, averaged over the sets seed by seed.",
         "",
         "| codec | arm | sets | seeds | against plain |",
         "| --- | --- | --- | --- | --- |",
@@ -170,10 +184,15 @@ def over_sets(groups: dict[Group, dict[int, Record]], arms: Sequence[str]) -> st
 def panels(groups: dict[Group, Any], height: float) -> tuple[Figure, dict[str, Any], list[str]]:
     """A figure with a panel for each set, and the arms in the order of their colours."""
     sets = sorted({group[0] for group in groups})
-    figure = Figure(figsize=(1 + 4.2 * len(sets), height), layout="constrained")
-    axes = figure.subplots(1, len(sets), squeeze=False)[0]
+    columns = min(len(sets), 2)
+    rows = -(-len(sets) // columns)
+    figure = Figure(figsize=(1 + 4.2 * columns, height * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).flat
+    for axis in axes[len(sets) :]:
+        axis.remove()
+    axes = axes[: len(sets)]
     for axis, name in zip(axes, sets, strict=True):
-        axis.set_title(name)
+        axis.set_title(name.replace(" ", "\n"), fontsize=10)
         axis.grid(alpha=0.3)
     return figure, dict(zip(sets, axes, strict=True)), list(dict.fromkeys(group[2] for group in groups))
 

@@ -122,7 +122,7 @@ def made_up(name, codec, arm, seed, dice, **changes):
     return {
         "set": name, "codec": codec, "arm": arm, "seed": seed, "epochs": 3, "size": [8, 8], "parameters_M": 1.0,
         "cases": {"train": 4, "val": 1, "test": 2}, "scores": {"strict": {"a": cell, "b": cell, "mean": cell}},
-        "history": {"val_dice": [[0.0, dice / 100]]}, "seconds": 10.0, **changes,
+        "history": {"val_dice": [[0.0, dice / 100]]}, "seconds": 10.0, "extra": [], **changes,
     }  # fmt: skip
 
 
@@ -151,6 +151,24 @@ def test_tables_over_sets_and_beside_the_paper():
     assert "| resunet:widths=[8] | cfii | 1.00 | 1 | 90.00 | 90.00 | 90.00 | – | 92.25 | 10 |" in table
     assert "| swinunet | plain | – | – | – | – | – | – | 89.67 | – |" in table
     assert "| unet | cfii | 2 | 2 | +2.50" in table  # (1 + 3) / 2 and (2 + 4) / 2
+
+
+def test_other_conditions_are_other_runs():
+    """What departs from the recipe has files and tables of its own; averages are over sets that depart alike."""
+    series = ["--sets", "wbc", "dsb2018", "--arms", "cfii", "--seeds", "0"]
+    names = {run.name for run in accuracy.list_runs(*accuracy.parse(series))}
+    longer = {run.name for run in accuracy.list_runs(*accuracy.parse([*series, "--trainer.max_epochs=9"]))}
+    assert len(names | longer) == 4
+
+    records = []
+    for name, epochs, gain in (("x", 5, 1.0), ("y", 9, 2.0), ("x", None, -1.0), ("y", None, -4.0)):
+        extra = [] if epochs is None else [f"--trainer.max_epochs={epochs}"]
+        for arm, more in (("plain", 0.0), ("cfii", gain)):
+            records += [made_up(name, "unet", arm, s, 70.0 + s + more, extra=extra) for s in range(2)]
+    table = tables.markdown(records, list(arms.ARMS))
+    assert "**x** `--trainer.max_epochs=5`: 4 cases" in table and "**x**: 4 cases" in table
+    recipe, _, other = table.partition("**All sets**:")[2].partition("**All sets** `--trainer.max_epochs`")
+    assert "| unet | cfii | 2 | 2 | -2.50" in recipe and "| unet | cfii | 2 | 2 | +1.50" in other
 
 
 def test_plots_are_whole_files(tmp_path):
