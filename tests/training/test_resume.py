@@ -47,18 +47,19 @@ def test_a_killed_run_ends_bit_equal(tmp_path):
     assert (killed / "curves.png").is_file()
 
 
-def save_forever(path):
+def save_forever(path, done):
     checkpoint = {"state_dict": {"weight": torch.zeros(300_000)}}
     for i in range(1_000_000):
         checkpoint["state_dict"]["weight"].fill_(i)
         AtomicCheckpointIO().save_checkpoint(checkpoint, path)
+        done.value = i + 1
 
 
 def test_a_kill_while_a_checkpoint_is_written_loses_nothing(tmp_path):
     file, rng = tmp_path / "last.ckpt", np.random.default_rng(0)
     AtomicCheckpointIO().save_checkpoint({"state_dict": {"weight": torch.zeros(300_000)}}, file)
     for _ in range(20):
-        kill_during(save_forever, file, rng.uniform(0.02, 0.15))
+        kill_during(save_forever, file, rng)
         weight = load_checkpoint(file)["state_dict"]["weight"]
         assert (weight == weight[0]).all()
 
