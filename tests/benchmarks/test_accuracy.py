@@ -46,7 +46,7 @@ def test_a_series_is_run_once_and_compared(tmp_path):
     assert "| resunet:widths=[4,8] | cfii-full |" in first.stdout
     assert (tmp_path / "json" / "scatter.svg").is_file() and (tmp_path / "json" / "curves.svg").is_file()
 
-    lost = next((tmp_path / "json").glob("*-plain-seed0.json"))
+    lost = next((tmp_path / "json").glob("*-plain-*seed0.json"))
     before = json.loads(lost.read_text())
     lost.unlink()  # as after an interruption between training and writing: its checkpoint is scored again
     second = command(tmp_path, *series)
