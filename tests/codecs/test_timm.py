@@ -74,3 +74,20 @@ def test_wrong_names_are_explained():
         create_model("timm-unet", 3, encoder_name="crossvit_9_240")
     with pytest.raises(TypeError, match="drop_pth_rate"):
         create_model("timm-unet", 3, encoder_name="resnet10t", drop_pth_rate=0.1)
+
+
+def test_a_model_without_maps_is_named(monkeypatch):
+    """As timm 1.0.8 has some; other errors of timm's stay its own."""
+
+    def fail(name, **options):
+        raise RuntimeError(message)
+
+    monkeypatch.setattr("timm.create_model", fail)
+    message = "features_only not implemented for Vision Transformer models."
+    with pytest.raises(
+        ValueError, match=r"encoder_name: timm .* does not give the maps of 'resnet18' .*CFIIWrapper"
+    ):
+        create_model("timm-unet", 3, encoder_name="resnet18")
+    message = "out of memory"
+    with pytest.raises(RuntimeError, match="out of memory"):
+        create_model("timm-unet", 3, encoder_name="resnet18")
