@@ -212,6 +212,25 @@ def pipeline() -> str:
     return f"{table(['data set', 'images/s'], rows)}\n\n{about(record)}"
 
 
+def exports() -> str:
+    """Each network and route of benchmarks/export.py: the largest difference, and for which sizes."""
+    names = {"compile": "torch.compile", "pt2": ".pt2", "onnx": "ONNX"}
+    parts = []
+    for record in records("export*.json"):
+        networks = record["results"]["networks"]
+        routes = [route for route in names if any(route in network for network in networks.values())]
+        rows = []
+        for name, network in networks.items():
+            row = [f"`{name}`", f"{network['parameters_M']:.1f}"]
+            for route in routes:
+                found = network.get(route, {"error": "not measured"})
+                row.append(found.get("error") or f"{found['difference']:.1e}, {found['sizes']} size")
+            rows.append(row)
+        heads = ["network", "parameters, M", *(names[route] for route in routes)]
+        parts.append(f"{table(heads, rows)}\n\n{about(record)}")
+    return "\n\n".join(parts) or "Not recorded yet."
+
+
 def accuracy() -> str:
     """The tables of benchmarks/accuracy.py, below what the arms that occur in them are."""
     tables = load_module("tables")
@@ -242,5 +261,6 @@ def about_arms() -> dict[str, str]:
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    f.__name__: f for f in (cost, backbones, peers, modules, growth, parameters, start, pipeline, accuracy)
+    f.__name__: f
+    for f in (cost, backbones, peers, modules, growth, parameters, start, pipeline, exports, accuracy)
 }
