@@ -88,12 +88,11 @@ def require_checkout(name: str, path: Path) -> None:
 
 
 def load(name: str, path: Path, classes: int) -> nn.Module:
-    """Build the network `name` from its checkout at `path`.
+    """Build the network `name` from its checkout at `path`, see `require_checkout`.
 
     Raises:
-        SystemExit: the path is no such checkout, or its code does not load here.
+        SystemExit: its code does not load here.
     """
-    require_checkout(name, path)
     loader, file = LOADERS[name]
     try:
         with importing_from(path), contextlib.redirect_stdout(io.StringIO()):

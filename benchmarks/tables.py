@@ -100,17 +100,20 @@ def in_order(names: Iterable[str], order: Sequence[str]) -> list[str]:
 def markdown(records: Sequence[Record], arms: Sequence[str]) -> str:
     """A table for each set, then the differences over all sets."""
     groups = grouped(records)
-    sets = sorted({group[0] for group in groups})
-    parts = [of_set(groups, name, arms) for name in sets]
-    alike: dict[tuple[str, ...], list[str]] = defaultdict(
-        list
-    )  # by the options that differ, whatever their values
-    for name in sets:
-        alike[tuple(option.partition("=")[0] for option in name.split()[1:])].append(name)
-    for options, names in alike.items():
+    parts = [of_set(groups, name, arms) for name in sorted({group[0] for group in groups})]
+    # By the options that depart from the recipes, whatever their values.
+    alike: dict[tuple[str, ...], dict[str, None]] = defaultdict(dict)
+    for record in records:
+        alike[tuple(option.partition("=")[0] for option in record["extra"])][conditions(record)] = None
+    for options, names in sorted(alike.items()):
         if len(names) > 1:
             parts.append(over_sets({g: groups[g] for g in groups if g[0] in names}, options, arms))
     return "\n\n".join(parts)
+
+
+def title(name: str, options: Sequence[str]) -> str:
+    """Of a table, with what departs from the recipe."""
+    return " ".join([f"**{name}**", *(f"`{option}`" for option in options)])
 
 
 def of_set(groups: dict[Group, dict[int, Record]], name: str, arms: Sequence[str]) -> str:
@@ -120,11 +123,10 @@ def of_set(groups: dict[Group, dict[int, Record]], name: str, arms: Sequence[str
     classes = [c for c in first["scores"]["strict"] if c != "mean"]
     several = classes if len(classes) > 1 else []
     paper = PAPER.get(first["set"], {})
-    title = " ".join([f"**{first['set']}**", *(f"`{option}`" for option in first["extra"])])
     heads = ["codec", "arm", "M", "seeds", *several, "Dice", "against plain", *(["paper"] if paper else []), "s"]
     lines = [
-        f"{title}: {cases['train']} cases for training, {cases['val']} for validation, {cases['test']} for "
-        f"the score; {height} × {width}, {first['epochs']} epochs.",
+        f"{title(first['set'], first['extra'])}: {cases['train']} cases for training, {cases['val']} for "
+        f"validation, {cases['test']} for the score; {height} × {width}, {first['epochs']} epochs.",
         "",
         f"| {' | '.join(heads)} |",
         f"|{' --- |' * len(heads)}",
@@ -160,9 +162,8 @@ def of_set(groups: dict[Group, dict[int, Record]], name: str, arms: Sequence[str
 
 def over_sets(groups: dict[Group, dict[int, Record]], options: Sequence[str], arms: Sequence[str]) -> str:
     """Each arm's difference to the plain codec, averaged over the sets that it was run on."""
-    title = " ".join(["**All sets**", *(f"`{option}`" for option in options)])
     lines = [
-        f"{title}: difference to the plain codec, averaged over the sets seed by seed.",
+        f"{title('All sets', options)}: difference to the plain codec, averaged over the sets seed by seed.",
         "",
         "| codec | arm | sets | seeds | against plain |",
         "| --- | --- | --- | --- | --- |",

@@ -56,6 +56,12 @@ def best(rows: list[Record], **where: Any) -> Record | None:
     return max(fitting, key=lambda row: row["images_per_s"], default=None)
 
 
+def speed(record: Record, network: str, **where: Any) -> str:
+    """A network's images/s, in its fastest mode."""
+    measured = best(record["results"]["rows"], network=network, **where)
+    return f"{measured['images_per_s']:.2f}" if measured else "not measured"
+
+
 def ratio(record: Record, network: str, **where: Any) -> Record:
     """A network's ratios to its baseline."""
     for row in record["results"]["ratios"]:
@@ -103,9 +109,8 @@ def backbones() -> str:
             for name, network in networks.items():
                 row = [name, f"{network['parameters_M']:.2f}"]
                 for task, keys in (("inference", ["images_per_s"]), ("training", ["images_per_s", "peak"])):
-                    measured = best(record["results"]["rows"], network=name, task=task, **where) or {}
                     against = ratio(record, name, task=task, **where)
-                    row.append(f"{measured['images_per_s']:.2f}" if measured else "not measured")
+                    row.append(speed(record, name, task=task, **where))
                     row += [times(against.get(key)) for key in keys]
                 rows.append(row)
             heads = ["network", "parameters, M", "inference, images/s", "to plain"]
@@ -124,9 +129,8 @@ def peers() -> str:
             for name, network in networks.items():
                 row = [name, f"{network['parameters_M']:.2f}"]
                 for task in ("inference", "training"):
-                    measured = best(record["results"]["rows"], network=name, task=task, **where) or {}
                     against = ratio(record, "CFII-ResUNet", baseline=name, task=task, **where)
-                    row.append(f"{measured['images_per_s']:.2f}" if measured else "not measured")
+                    row.append(speed(record, name, task=task, **where))
                     row.append(times(against.get("images_per_s")))
                 rows.append(row)
             heads = ["network", "parameters, M", "inference, images/s", "CFII-ResUNet's, to it"]
