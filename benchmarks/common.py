@@ -14,6 +14,8 @@ from pathlib import Path
 
 import torch
 
+from cfii.training.files import writing
+
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))  # literal.py, the equations as printed
 PACKAGES = ("torch", "timm", "segmentation-models-pytorch", "monai", "cfii")
@@ -88,7 +90,5 @@ def record(options: argparse.Namespace, results: object) -> None:
     if options.json is None:
         return
     text = json.dumps({"machine": machine(options.device), "results": results}, indent=1)
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    temporary = options.json.with_suffix(".tmp")
-    temporary.write_text(text + "\n")
-    temporary.replace(options.json)
+    with writing(options.json) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")

@@ -11,13 +11,13 @@ create_model, with CFII and plain, and can be repeated:
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import common
 import torch
 
 from cfii import create_model, summary
+from cfii.training.files import writing
 
 # label: (the paper's parameters in M, its Dice on Synapse, create_model's name and options, or None: not built)
 PLAIN = {"cfii": False}
@@ -105,9 +105,8 @@ def plot(rows: dict, path: Path) -> None:
     left.set_ylabel("parameters, M\n(filled: counted here, hatched: the paper's)")
     right.set_ylabel("Dice on Synapse, %\n(dots: as the paper reports)")
     right.set_ylim(70, 86)
-    temporary = path.with_suffix(f".tmp{path.suffix}")
-    figure.savefig(temporary, dpi=150)
-    os.replace(temporary, path)
+    with writing(path) as temporary:
+        figure.savefig(temporary, dpi=150)
 
 
 def main() -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from cfii.training.files import writing
 
 # Okabe and Ito's colours, which the colour-blind can tell apart; marks differ as well.
 BLUE, ORANGE, GREEN, PURPLE = "#0072b2", "#e69f00", "#009e73", "#cc79a7"
@@ -185,14 +186,12 @@ def main() -> None:
     parser.add_argument("--to", type=Path, default=here, help="the folder of the plots")
     parser.add_argument("--format", default="svg", choices=["svg", "png"])
     options = parser.parse_args()
-    options.to.mkdir(parents=True, exist_ok=True)
     plt.rcParams["svg.hashsalt"] = "cfii"  # the same record gives the same file
     for file in options.files or sorted(here.glob("*.json")):
         for name, figure in figures(json.loads(file.read_text())).items():
             path = options.to / f"{file.stem}-{name}.{options.format}"
-            temporary = path.with_suffix(f".tmp.{options.format}")
-            figure.savefig(temporary, dpi=150)
-            os.replace(temporary, path)
+            with writing(path) as temporary:
+                figure.savefig(temporary, dpi=150)
             plt.close(figure)
             print(path)
 

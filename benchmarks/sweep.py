@@ -24,6 +24,7 @@ import torch
 
 from cfii import create_model
 from cfii.codecs.encoders import try_sizes
+from cfii.training.files import writing
 
 
 def strides_of(name: str) -> list[int]:
@@ -151,9 +152,8 @@ def write_table(path: Path, summary: str, done: dict, families: dict[str, list[s
             "yes" if dead == [] else f"{len(dead)} parameters without gradient" if dead else row["error"][:80]
         )
         lines.append(f"| {family} | {len(names)} | {name} | {row['encoder_M']:.1f} | {sizes} | {trains} |")
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    with writing(path) as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
