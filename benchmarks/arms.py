@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from cfii import CFIIWrapper
 from cfii.codecs.registry import NECK_OPTIONS
-from cfii.neck import chunk, half_width
+from cfii.inside import classes_alike
+from cfii.neck import CFIINeck, chunk, half_width
 from cfii.training.cases import CaseSet, Subset
 from cfii.training.cli import command, find_recipe
 from cfii.training.data import SegmentationData
@@ -205,7 +206,12 @@ def train_and_score(run: Run, runs: Path, results: Path, threads: int | None) ->
         cli = command(Task, Data)
         trainer, task = cli.trainer, cli.model
         seconds = next(c for c in trainer.callbacks if isinstance(c, Timer)).time_elapsed("train")
-        trainer.test(task, datamodule=cli.datamodule)
+        alike = None
+        if isinstance(task.network.neck, CFIINeck):
+            with classes_alike(task.network):
+                trainer.test(task, datamodule=cli.datamodule)
+            alike = task.results["strict"].summary()["mean"]["dice"]["mean"]
+        trainer.test(task, datamodule=cli.datamodule)  # last, as its files replace those of the test before
     history = read_history(folder / "csv")
     machine = common.machine(str(trainer.strategy.root_device))
     del machine["command"]  # this process's own; what was asked for is in the record
@@ -226,6 +232,8 @@ def train_and_score(run: Run, runs: Path, results: Path, threads: int | None) ->
             }
             for protocol, scored in task.results.items()
         },
+        # The mean Dice, strict, with one embedding for all classes.
+        **({} if alike is None else {"classes_alike": alike}),
         "history": {key: history[key] for key in ("train_loss", "val_dice") if key in history},
         "seconds": seconds,
         "machine": machine,

@@ -92,6 +92,12 @@ def show_difference(differences: Sequence[float]) -> str:
     return f"{middle:+.2f}{ends}"
 
 
+def show_alike(runs: Sequence[Record]) -> str:
+    """What the Dice changes by, when a network sees all its classes' embeddings alike; the mean over the runs."""
+    changes = [100 * run["classes_alike"] - dice(run) for run in runs if "classes_alike" in run]
+    return f"{np.mean(changes):+.2f}" if changes else "–"
+
+
 def in_order(names: Iterable[str], order: Sequence[str]) -> list[str]:
     known = {name: place for place, name in enumerate(order)}
     return sorted(set(names), key=lambda name: (known.get(name, len(known)), name))
@@ -123,7 +129,9 @@ def of_set(groups: dict[Group, dict[int, Record]], name: str, arms: Sequence[str
     classes = [c for c in first["scores"]["strict"] if c != "mean"]
     several = classes if len(classes) > 1 else []
     paper = PAPER.get(first["set"], {})
-    heads = ["codec", "arm", "M", "seeds", *several, "Dice", "against plain", *(["paper"] if paper else []), "s"]
+    alike = ["alike"] if any("classes_alike" in run for seeds in mine.values() for run in seeds.values()) else []
+    heads = ["codec", "arm", "M", "seeds", *several, "Dice", "against plain", *alike]
+    heads += [*(["paper"] if paper else []), "s"]
     lines = [
         f"{title(first['set'], first['extra'])}: {cases['train']} cases for training, {cases['val']} for "
         f"validation, {cases['test']} for the score; {height} × {width}, {first['epochs']} epochs.",
@@ -149,6 +157,7 @@ def of_set(groups: dict[Group, dict[int, Record]], name: str, arms: Sequence[str
                 *(f"{np.mean([dice(run, c) for run in runs]):.2f}" for c in several),
                 f"{scores.mean():.2f}{spread}",
                 show_difference(difference),
+                *(show_alike(runs) for _ in alike),
                 *([f"{paper[key]:.2f}" if key in paper else "–"] if paper else []),
                 f"{np.mean([run['seconds'] for run in runs]):.0f}",
             ]

@@ -63,9 +63,7 @@ def look_inside(model: nn.Module, images: Tensor) -> Inside:
     Examples:
         >>> gates = look_inside(model, images).gates
     """
-    model = require_codec(model)
-    if model.neck is None:
-        raise ValueError("model: expected a network with CFII, got a plain one (cfii=False)")
+    model = require_interaction(model)
     neck, heard = model.neck, {}
 
     def hear_encoder(module: nn.Module, inputs: Any) -> None:
@@ -100,6 +98,45 @@ def look_inside(model: nn.Module, images: Tensor) -> Inside:
         kinds=[type(module).__name__ for module in neck.iterator.interaction],
         size=heard["size"],
     )
+
+
+@contextmanager
+def classes_alike(model: nn.Module) -> Iterator[None]:
+    r"""Inside this context SIT and CIT see $\bar E$, the mean over the classes, in every $E^n$'s place.
+
+    What a trained network's score loses by it is what the network makes of telling the classes apart; attention
+    among pixels, FEU and the embeddings' common part stay. Forward pre-hooks do it, and go with the context.
+
+    Args:
+        model: as `look_inside` takes it.
+
+    Raises:
+        TypeError, ValueError: not such a network.
+
+    Examples:
+        >>> with classes_alike(model):
+        ...     logits = model(images)
+    """
+
+    def level(module: nn.Module, inputs: Any) -> tuple[Tensor, Tensor]:
+        embeddings, features = inputs
+        return embeddings.mean(1, keepdim=True).expand_as(embeddings), features
+
+    iterator = require_interaction(model).neck.iterator
+    hooks = [module.register_forward_pre_hook(level) for module in iterator.interaction]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def require_interaction(model: nn.Module) -> nn.Module:
+    """The network itself, of whatever wraps it; raise if it has no neck."""
+    model = require_codec(model)
+    if model.neck is None:
+        raise ValueError("model: expected a network with CFII, got a plain one (cfii=False)")
+    return model
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from torch import nn
 
 import cfii
 from cfii import CIT, SIT, create_model
-from cfii.inside import cosine_similarity, embedding_distances, gate_overlap, look_inside
+from cfii.inside import classes_alike, cosine_similarity, embedding_distances, gate_overlap, look_inside
 
 SMALL = {"widths": (8, 12, 16)}
 
@@ -186,3 +186,28 @@ def test_overlap_of_one_output_channel():
     labels = torch.from_numpy(np.random.default_rng(0).integers(0, 2, (2, 20, 24)))
     overlap = gate_overlap(look_inside(model, torch.randn(2, 3, 20, 24)), labels)
     assert overlap.shape == (3, 2) and ((overlap > 0) & (overlap < 1)).all()
+
+
+def test_classes_alike():
+    """Only what tells the classes apart is gone: with equal embeddings it changes nothing, and it ends."""
+    model, images = small().double(), torch.randn(2, 3, 32, 32).double()
+    with torch.no_grad():
+        before = model(images)
+        with classes_alike(model):
+            level = model(images)
+            inside = look_inside(model, images)
+        assert torch.equal(model(images), before) and not torch.allclose(level, before)
+        # CIT's classes share every pixel evenly, and all interacted embeddings of a stage are one.
+        shallow = inside.attention[inside.kinds.index("CIT")]
+        torch.testing.assert_close(shallow, torch.full_like(shallow, 1 / 4))
+        torch.testing.assert_close(embedding_distances(inside.after), torch.zeros(3), atol=1e-6, rtol=0)
+
+        # Class maps without weights give every class the same gate, so its embedding is the mean to begin with.
+        for eceg in model.neck.eceg:
+            nn.init.zeros_(eceg.phi2.weight), nn.init.zeros_(eceg.phi2.bias)
+        before = model(images)
+        with classes_alike(model):
+            torch.testing.assert_close(model(images), before)
+
+    with pytest.raises(ValueError, match="got a plain one"), classes_alike(small(cfii=False)):
+        pass

@@ -42,6 +42,7 @@ def test_a_series_is_run_once_and_compared(tmp_path):
         assert {"strict", "paper"} <= record["scores"].keys()
         assert 0 <= record["scores"]["strict"]["mean"]["dice"] <= 1
         assert len(record["history"]["val_dice"]) == 1
+        assert ("classes_alike" in record) == (record["arm"] != "plain")
         assert {"torch", "cfii", "device"} <= record["machine"].keys()
     assert "| resunet:widths=[4,8] | cfii-full |" in first.stdout
     assert (tmp_path / "json" / "scatter.svg").is_file() and (tmp_path / "json" / "curves.svg").is_file()
@@ -58,7 +59,7 @@ def test_a_series_is_run_once_and_compared(tmp_path):
     ("arguments", "message"),
     [
         (["--sets", "glas=/nowhere"], "--sets: expected NAME=FOLDER"),
-        (["--sets", "gals"], "expected a file or one of the recipes .* of the benchmarks: dsb2018, wbc"),
+        (["--sets", "gals"], "expected a file or one of the recipes .* of the benchmarks: .*dsb2018, .*wbc"),
         (["--sets", "demo", "--arms", "half"], "--arms: expected plain, plain-half"),
     ],
 )
@@ -137,8 +138,18 @@ def test_differences_are_paired():
     assert middle == pytest.approx(2) and half == pytest.approx(4.3027 / 3**0.5, rel=1e-4)
     assert tables.interval([1.0])[1] == float("inf")
     table = tables.markdown(records, list(arms.ARMS))
+    assert "alike" not in table
     assert "| unet | plain | 1.00 | 3 | 60.00 | 60.00 | 60.00 ± 10.00 | – | 10 |" in table
     assert "+2.00 [-0.48, +4.48]" in table
+
+
+def test_classes_alike_has_a_column():
+    records = [made_up("x", "unet", "plain", 0, 80.0), made_up("x", "unet", "cfii", 0, 81.0)]
+    records += [made_up("x", "unet", "cfii", s, 81.0, classes_alike=c) for s, c in ((1, 0.80), (2, 0.78))]
+    table = tables.markdown(records, list(arms.ARMS))
+    assert "| against plain | alike | s |" in table
+    assert "| unet | plain | 1.00 | 1 | 80.00 | 80.00 | 80.00 | – | – | 10 |" in table
+    assert "| +1.00 | -2.00 | 10 |" in table  # of the two runs that have it
 
 
 def test_tables_over_sets_and_beside_the_paper():
