@@ -1,7 +1,8 @@
 """One arm of accuracy.py: a network in one of its forms, trained and scored by a recipe, from one seed.
 
-The test part of a set: its own; else its validation split, with another held out of the training split; else
-every fifth case. What is chosen, the best epoch, is chosen on the validation part.
+The test part of a set: its own, if it has labels; else its validation split, with another held out of the
+training split; else every fifth subject, as whole volumes if the recipe opens the set so. What is chosen, the
+best epoch, is chosen on the validation part.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from cfii import CFIIWrapper
 from cfii.codecs.registry import NECK_OPTIONS
 from cfii.inside import classes_alike
 from cfii.neck import CFIINeck, chunk, half_width
-from cfii.training.cases import CaseSet, Subset
+from cfii.training.cases import CaseSet, Slices, Subset
 from cfii.training.cli import command, find_recipe
-from cfii.training.data import SegmentationData
+from cfii.training.data import SegmentationData, is_flat
 from cfii.training.files import DataError, NoSuchSplit, SettingsError, writing
 from cfii.training.results import without_nan
 from cfii.training.runner import read_history
@@ -176,14 +177,22 @@ class Data(SegmentationData):
         for name in ("train", "val", "test"):
             with contextlib.suppress(NoSuchSplit):
                 own[name] = super().open(name)
+        if "test" in own and own["test"][0].label is None:  # the Decathlon's
+            del own["test"]
         if "test" not in own and "val" in own:
             own["test"] = own.pop("val")
         if "test" not in own:
             cases = own["train"]
-            if len(cases) < 5:
-                raise DataError(f"{self.root}: expected at least 5 cases, to hold back one, found {len(cases)}")
-            own["test"] = Subset(cases, [i for i in range(len(cases)) if i % 5 == 4])
-            own["train"] = Subset(cases, [i for i in range(len(cases)) if i % 5 != 4])
+            subjects = list(dict.fromkeys(cases.subjects))
+            if len(subjects) < 5:
+                found = len(subjects)
+                raise DataError(f"{self.root}: expected at least 5 cases, to hold back one, found {found}")
+            held = set(subjects[4::5])
+            inside = [subject in held for subject in cases.subjects]
+            own["test"] = Subset(cases, [i for i, x in enumerate(inside) if x])
+            own["train"] = Subset(cases, [i for i, x in enumerate(inside) if not x])
+        if not is_flat(own["train"]):
+            own["train"] = Slices(own["train"])
         return own
 
     def open(self, split: str) -> CaseSet:

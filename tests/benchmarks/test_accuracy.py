@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import torch
@@ -18,7 +19,7 @@ import tables  # noqa: E402
 
 from cfii import CFIIWrapper  # noqa: E402
 
-OWN = "acdc-small, dsb2018, glas-small, monuseg-small, wbc"  # recipes
+OWN = "acdc-small, dsb2018, glas-small, hippocampus, monuseg-small, wbc"  # recipes
 WIDE = "wide:ffn_ratio=3,lambda_eu=0.1"
 ARMS = ["plain", "cfii-full", WIDE]
 SMALL = ["--trainer.limit_train_batches=2", "--trainer.max_epochs=1", "--data.size=16"]
@@ -70,7 +71,7 @@ def test_wrong_calls(arguments, message):
 
 
 def test_every_set_has_a_test_part(tmp_path):
-    """Without splits of its own every fifth case; a validation split, where there is no test split."""
+    """Without splits of its own every fifth subject; a validation split, where there is no test split."""
 
     def write(folder, count):
         for kind, low in (("img", 0), ("labelcol", 0)):
@@ -89,6 +90,32 @@ def test_every_set_has_a_test_part(tmp_path):
     write(tmp_path / "split" / "train", 5), write(tmp_path / "split" / "val", 3)
     split = arms.Data("folder", tmp_path / "split", size=8, val_fraction=0.2)
     assert len(split.cases("test")) == 3 and len(split.cases("train")) == 4 and len(split.cases("val")) == 1
+
+
+def test_volumes_are_held_back_whole(tmp_path):
+    """No slice of a volume is trained on while others are scored; a test split without labels scores nothing."""
+    for folder in ("imagesTr", "labelsTr", "imagesTs"):
+        (tmp_path / folder).mkdir()
+        for i in range(6 if folder.endswith("Tr") else 2):
+            voxels = np.zeros((8, 7, 3 + i), np.uint8)
+            voxels[:4] = 1
+            nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), tmp_path / folder / f"{i}.nii.gz")
+    description = {
+        "labels": {"0": "background", "1": "organ"},
+        "modality": {"0": "MRI"},
+        "training": [{"image": f"imagesTr/{i}.nii.gz", "label": f"labelsTr/{i}.nii.gz"} for i in range(6)],
+        "test": [f"imagesTs/{i}.nii.gz" for i in range(2)],
+    }
+    (tmp_path / "dataset.json").write_text(json.dumps(description))
+
+    volumes = arms.Data("decathlon", tmp_path, size=8, val_fraction=0.2, options={"slices": False})
+    assert volumes.cases("test").names == ["4"] and volumes.cases("test")[0].shape == (7, 7, 8)
+    parts = volumes.cases("train"), volumes.cases("val")
+    assert sum(map(len, parts)) == 3 + 4 + 5 + 6 + 8 and all(len(part[0].shape) == 2 for part in parts)
+    assert not set(parts[0].subjects) & set(parts[1].subjects)
+
+    slices = arms.Data("decathlon", tmp_path, size=8, val_fraction=0.2)
+    assert set(slices.cases("test").subjects) == {"4"} and len(slices.cases("test")) == 7
 
 
 def test_forms():
