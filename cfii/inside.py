@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -75,18 +75,13 @@ def look_inside(model: nn.Module, images: Tensor) -> Inside:
     def hear_interaction(module: nn.Module, inputs: Any, output: Any) -> None:
         heard[module] = module.attention(*inputs)
 
-    hooks = [
-        model.encoder.register_forward_pre_hook(hear_encoder),
-        neck.iterator.register_forward_hook(hear_iterator),
-        *(module.register_forward_hook(hear_interaction) for module in neck.iterator.interaction),
-    ]
-    try:
-        with evaluating(model):
-            # Past what .compile() may have put before forward: a graph would be compiled anew for the hooks.
-            output = model.forward(images, return_aux=True)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with evaluating(model), ExitStack() as hooks:
+        hooks.enter_context(model.encoder.register_forward_pre_hook(hear_encoder))
+        hooks.enter_context(neck.iterator.register_forward_hook(hear_iterator))
+        for module in neck.iterator.interaction:
+            hooks.enter_context(module.register_forward_hook(hear_interaction))
+        # Past what .compile() may have put before forward: a graph would be compiled anew for the hooks.
+        output = model.forward(images, return_aux=True)
     return Inside(
         logits=output.logits,
         class_logits=output.class_logits,
@@ -123,12 +118,10 @@ def classes_alike(model: nn.Module) -> Iterator[None]:
         return embeddings.mean(1, keepdim=True).expand_as(embeddings), features
 
     iterator = require_interaction(model).neck.iterator
-    hooks = [module.register_forward_pre_hook(level) for module in iterator.interaction]
-    try:
+    with ExitStack() as hooks:
+        for module in iterator.interaction:
+            hooks.enter_context(module.register_forward_pre_hook(level))
         yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def require_interaction(model: nn.Module) -> nn.Module:
