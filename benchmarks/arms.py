@@ -41,6 +41,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "plain-half": {"form": "halves"},
     "cfii": {},
     "cfii-full": {"form": "full"},
+    "usual": {"options": {"start": "default"}},
     "learned": {"options": {"embeddings": "learned"}},
     "no-ceu": {"options": {"update_embeddings": False}},
     "no-feu": {"options": {"update_features": False}},
@@ -54,6 +55,7 @@ ABOUT = {
     "plain-half": "CFII's encoder and half-width decoder, which is given the second halves as they are",
     "cfii": "CFII by the recipe, the decoder at half width as in the paper",
     "cfii-full": "CFII around the plain codec: the decoder keeps its widths",
+    "usual": "CFII whose weights all start at their usual scale, not as the identity",
     "learned": "class embeddings that are parameters (the paper's Table 4, initialize)",
     "no-ceu": "without CEU (Table 4)",
     "no-feu": "without FEU (Table 4)",
@@ -65,13 +67,13 @@ ABOUT = {
 
 
 def settings_of(arm: str) -> dict[str, Any]:
-    """Of a known arm, or of one given as NAME:OPTION=VALUE,..., options of the neck or weights of the loss."""
+    """Of a known arm, or of NAME:OPTION=VALUE,..., options of the neck, the form or weights of the loss."""
     if arm in ARMS:
         return dict(ARMS[arm])
     name, options = common.parse_model(arm)
     if not options:
         raise SystemExit(f"--arms: expected {', '.join(ARMS)} or NAME:OPTION=VALUE,..., got {name!r}")
-    settings = {key: options.pop(key) for key in ("lambda_eu", "class_maps_weight") if key in options}
+    settings = {key: options.pop(key) for key in ("form", "lambda_eu", "class_maps_weight") if key in options}
     return settings | {"options": options}
 
 
@@ -155,14 +157,13 @@ class Task(SegmentationTask):
         if self.form == "halves":
             model.neck = Halves(model.neck)
         if self.form == "full":
-            options = {key: value for key, value in self.options.items() if key in NECK_OPTIONS}
             model = CFIIWrapper(
                 model.encoder,
                 model.decoder,
                 model.num_classes,
                 model.head,
                 in_channels=model.in_channels,
-                **{"start": "default"} | options,  # trained from scratch
+                **{key: value for key, value in self.options.items() if key in NECK_OPTIONS},
             )
         return model
 

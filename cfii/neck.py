@@ -74,8 +74,9 @@ class CFIINeck(nn.Module):
         keep: indices of the stages that pass at full width, such as the raw image in an SMP encoder's list.
         rejoin: deliver $[F_1; F'_2]$, at the encoder's width, instead of $F'_2$.
         embeddings: "explicit" (ECEG) or "learned" (one vector a class and stage; Table 4's "initialize").
-        start: "default" (see `initialise`), or "identity": the neck starts close to handing $F_2$ on
-            unchanged, for attaching it to a trained network.
+        start: "identity": the neck starts close to handing $F_2$ on unchanged (`start_as_identity`), which trains
+            more reliably, from scratch as well (docs/accuracy.md); or "default": all its weights start at their
+            usual scale (`initialise`).
         update_embeddings: this and all that follow as in `InteractiveIterator`: CEU between stages.
         update_features: FEU between stages.
         num_heads: of SIT and CIT.
@@ -115,7 +116,7 @@ class CFIINeck(nn.Module):
         num_heads: int = 1,
         ffn_ratio: float = 2.0,
         sit_min_stride: int = SIT_MIN_STRIDE,
-        start: Literal["default", "identity"] = "default",
+        start: Literal["identity", "default"] = "identity",
     ) -> None:
         super().__init__()
         in_channels = [require_count("in_channels", w, least=0) for w in require_list("in_channels", in_channels)]
@@ -125,7 +126,7 @@ class CFIINeck(nn.Module):
         strides = require_strides(strides, len(in_channels))
         num_classes = require_count("num_classes", num_classes)
         require_choice("embeddings", embeddings, ("explicit", "learned"))
-        require_choice("start", start, ("default", "identity"))
+        require_choice("start", start, ("identity", "default"))
         if stages is None:
             stages = [i for i, width in enumerate(in_channels) if width >= 3 and i not in keep]
         self.stages = require_stages(stages, in_channels, keep)

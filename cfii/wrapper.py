@@ -119,8 +119,6 @@ class Codec(nn.Module):
                         "decoder: it reads none of the encoder's features, so there is nothing to interact with; "
                         f"it was given the widths {widths}"
                     )
-            start = neck.get("start")
-            start = ("identity" if built else "default") if start is None else start
             neck = CFIINeck(
                 found.widths,
                 found.strides,
@@ -128,7 +126,7 @@ class Codec(nn.Module):
                 stages=stages,
                 keep=keep,
                 rejoin=built,
-                **neck | {"start": start},
+                **neck,
             ).to(**like_encoder)
         grid, fixed = probe.find_grid(encoder, decoder, head, found, widths, seen)
         layout = Layout(
@@ -321,8 +319,8 @@ class CFIIWrapper(Codec):
             raw image in SMP's lists, zero-channel placeholders and stages of fewer than 3 channels never do.
         pad: pad images, at the right and the bottom, to the next size that encoder and decoder take, mostly a
             multiple of the largest stride, and crop the logits.
-        start: how the neck starts, see `CFIINeck`; by default "identity" for a built decoder, which may be
-            trained, and "default" for a callable.
+        start: how the neck starts, see `CFIINeck`; by default "identity", which leaves a trained decoder's masks
+            as they are.
         **neck_options: `embeddings`, `update_embeddings`, `update_features`, `num_heads`, `ffn_ratio` and
             `sit_min_stride` of `CFIINeck`.
 
@@ -360,11 +358,11 @@ class CFIIWrapper(Codec):
         image_size: tuple[int, int] | None = None,
         stages: Sequence[int] | None = None,
         pad: bool = True,
-        start: Literal["default", "identity"] | None = None,
+        start: Literal["identity", "default"] | None = None,
         **neck_options: Any,
     ) -> None:
         super().__init__()
-        neck_options["start"] = start
+        neck_options |= {} if start is None else {"start": start}
         self.assemble(encoder, decoder, num_classes, head, in_channels, image_size, stages, pad, neck_options)
 
     @classmethod

@@ -391,6 +391,19 @@ def test_start():
     assert (built - plain).std() < 0.05 * plain.std() < (usual - plain).std()
 
 
+def test_a_new_decoder_has_the_same_start():
+    """Whatever the decoder, the neck's last projections start damped, unless told otherwise."""
+
+    def largest(**options):
+        torch.manual_seed(0)
+        neck = CFIIWrapper(Encoder(), Decoder, 4, **options).neck
+        return [x.weight.abs().max() for x in (neck.iterator.interaction[0].out, neck.iterator.feu[0].spatial)]
+
+    usual = largest(start="default")
+    for options in ({}, {"start": None}, {"start": "identity"}):
+        torch.testing.assert_close(largest(**options), [0.01 * x for x in usual])
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [

@@ -49,7 +49,7 @@ class nnUNetTrainerCFII(nnUNetTrainer):
         # SIT's cost grows with the square of a stage's pixels: with large patches, on the deep stages only.
         sit_min_stride = 4 if max(patch) <= 256 else 16
         parts = unet.encoder, unet.decoder, num_output_channels
-        return CFIIUNet(*parts, start="default", sit_min_stride=sit_min_stride)
+        return CFIIUNet(*parts, sit_min_stride=sit_min_stride)
 
     def set_deep_supervision_enabled(self, enabled):
         pass
