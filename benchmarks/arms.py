@@ -24,9 +24,9 @@ from cfii import CFIIWrapper
 from cfii.codecs.registry import NECK_OPTIONS
 from cfii.inside import classes_alike
 from cfii.neck import CFIINeck, chunk, half_width
-from cfii.training.cases import CaseSet, Slices, Subset
+from cfii.training.cases import CaseSet, split_by
 from cfii.training.cli import command, find_recipe
-from cfii.training.data import SegmentationData, is_flat
+from cfii.training.data import SegmentationData, as_images
 from cfii.training.files import DataError, NoSuchSplit, SettingsError, writing
 from cfii.training.results import without_nan
 from cfii.training.runner import read_history
@@ -188,12 +188,9 @@ class Data(SegmentationData):
             if len(subjects) < 5:
                 found = len(subjects)
                 raise DataError(f"{self.root}: expected at least 5 cases, to hold back one, found {found}")
-            held = set(subjects[4::5])
-            inside = [subject in held for subject in cases.subjects]
-            own["test"] = Subset(cases, [i for i, x in enumerate(inside) if x])
-            own["train"] = Subset(cases, [i for i, x in enumerate(inside) if not x])
-        if not is_flat(own["train"]):
-            own["train"] = Slices(own["train"])
+            own["train"], own["test"] = split_by(cases, cases.subjects, subjects[4::5])
+        if "train" in own:
+            own["train"] = as_images(own["train"])
         return own
 
     def open(self, split: str) -> CaseSet:

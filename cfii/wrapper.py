@@ -119,6 +119,8 @@ class Codec(nn.Module):
                         "decoder: it reads none of the encoder's features, so there is nothing to interact with; "
                         f"it was given the widths {widths}"
                     )
+            if neck.get("start") is None:  # left to the neck
+                neck = {option: value for option, value in neck.items() if option != "start"}
             neck = CFIINeck(
                 found.widths,
                 found.strides,
@@ -362,7 +364,7 @@ class CFIIWrapper(Codec):
         **neck_options: Any,
     ) -> None:
         super().__init__()
-        neck_options |= {} if start is None else {"start": start}
+        neck_options["start"] = start
         self.assemble(encoder, decoder, num_classes, head, in_channels, image_size, stages, pad, neck_options)
 
     @classmethod

@@ -7,7 +7,7 @@ import torch._dynamo.testing
 from contract import dead_parameters
 from torch import nn
 
-from cfii import CFIIOutput, CFIIWrapper
+from cfii import CFIIOutput, CFIIWrapper, create_model
 from cfii.wrapper import build_head
 
 
@@ -402,6 +402,7 @@ def test_a_new_decoder_has_the_same_start():
     usual = largest(start="default")
     for options in ({}, {"start": None}, {"start": "identity"}):
         torch.testing.assert_close(largest(**options), [0.01 * x for x in usual])
+    create_model("unet", num_classes=2, widths=[4, 8], start=None)  # takes what the wrapper takes
 
 
 @pytest.mark.parametrize(

@@ -150,7 +150,12 @@ def hold_out(cases: CaseSet, fraction: float, seed: int = 0) -> tuple[Subset, Su
         subjects = cases.names
     unique = sorted(set(subjects))
     count = min(max(round(fraction * len(unique)), 1), len(unique) - 1)
-    held = set(np.random.default_rng(seed).permutation(unique)[:count].tolist())
+    return split_by(cases, subjects, np.random.default_rng(seed).permutation(unique)[:count].tolist())
+
+
+def split_by(cases: CaseSet, subjects: Sequence[str], held: Sequence[str]) -> tuple[Subset, Subset]:
+    """(the rest, the cases whose subject is held out), where `subjects` are those of the cases."""
+    held = set(held)
     inside = [subject in held for subject in subjects]
     return (
         Subset(cases, [i for i, x in enumerate(inside) if not x]),

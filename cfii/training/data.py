@@ -140,7 +140,7 @@ class SegmentationData(lightning.LightningDataModule):
             cases = self.cases("val")
         except NoSuchSplit:
             return []
-        return self.loader(Samples(cases if is_flat(cases) else Slices(cases), self.resize, self.cache_gb))
+        return self.loader(Samples(as_images(cases), self.resize, self.cache_gb))
 
     def test_dataloader(self) -> DataLoader:
         """The places of the cases, which are read one at a time, in the process that scores them."""
@@ -165,6 +165,6 @@ class SegmentationData(lightning.LightningDataModule):
         return DistributedSampler(samples, world, rank, shuffle=train, seed=self.seed, drop_last=train)
 
 
-def is_flat(cases: CaseSet) -> bool:
-    """Whether the cases are images, not volumes."""
-    return len(cases[0].shape) == 2
+def as_images(cases: CaseSet) -> CaseSet:
+    """The cases themselves, or the slices of volumes."""
+    return cases if len(cases[0].shape) == 2 else Slices(cases)
